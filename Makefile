@@ -1,0 +1,56 @@
+# radtag: `make demo` shows the whole chain on a laptop, `make test` checks it. Both set up .venv first.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Torch in every test process: one thread each, so that two processes fit two cores.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+
+.PHONY: demo test lint docs clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make demo   phantoms -> train CAM and PYLON -> tag -> evaluate -> demo/report.html, a few minutes on a laptop"
+	@echo "make test   formatting, lint, types, import contract, tests"
+	@echo "make docs   write docs/cli.md anew from the command line itself"
+	@echo "make clean  remove .venv, demo/ and caches"
+
+demo: $(INSTALLED)
+	$(BIN)/radtag demo --out demo
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS) -m "not gpu"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/write_cli.py
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Python 3.11 or 3.12, in this order; a name that exists and does not run (pyenv's shims) is passed over.
+$(INSTALLED): pyproject.toml constraints.txt
+	@set -e; python=""; \
+	for name in $(PYTHON) python3.11 python3.12 python3 python; do \
+	    if "$$name" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; then \
+	        python="$$name"; break; \
+	    fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "radtag needs Python 3.11 or 3.12 with its venv module, and none was found as python3.11, python3.12 or python3." >&2; \
+	    echo "Install one (Debian: apt-get install python3.11-venv; any system: uv python install 3.11)," >&2; \
+	    echo "or name it: make PYTHON=/path/to/python3.11 test" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Setting up $(VENV) with $$($$python --version); the first time, torch takes some minutes to download."; \
+	"$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . --group dev
+	@touch $@
