@@ -1,0 +1,258 @@
+"""From a network's logits to probabilities, thresholds and masks, set on validation images without any outline.
+
+Conventions
+-----------
+- Everything is per finding, in the run's order. Labels are 1, 0 or NaN = unknown; unknown images are left out.
+- Score: ``sigmoid(score_slope * image_logit + score_bias)``, Platt scaling of the image's logit.
+- Map: ``sigmoid(map_slope * cell_logit + map_bias)``, Platt scaling fitted on the image's strongest cell. A value of
+  the map is the probability that an image whose strongest cell is this one has the finding: one absolute scale,
+  comparable between images and low everywhere on a healthy one.
+- An image is positive if score >= ``score_threshold``; a pixel is in the mask if map > ``mask_threshold``.
+
+How the numbers are set
+-----------------------
+Slope and bias: maximum likelihood with the targets of Platt (1999), (n+ + 1) / (n+ + 2) for positive and 1 / (n- + 2)
+for negative images, so that the slope stays finite where the classes separate; Newton with step halving (Lin, Lin &
+Weng 2007).
+``score_threshold``: the highest threshold that maximises Youden's J = sensitivity + specificity - 1, placed halfway (in
+logits) between the scores it separates. J and not F1, because J does not move with the prevalence, and a run is
+used where findings are rarer or more frequent than in its validation images.
+``mask_threshold``: the smallest value that at most ``healthy_share`` of the cells of the images negative for the
+finding exceed.
+
+Numpy only: usable on anybody's logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+HEALTHY_SHARE = 0.005
+"""Share of a healthy image that may be painted: of a 1024 x 1024 radiograph, one patch of 72 x 72 pixels."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Slopes, biases and thresholds of a run, a number per finding each.
+
+    Args:
+        score_slope: of the image logit; positive.
+        score_bias: of the image logit.
+        map_slope: of a cell's logit; positive.
+        map_bias: of a cell's logit.
+        score_threshold: the lowest score that is called positive.
+        mask_threshold: what a map's value must exceed to be in the mask.
+        notes: every finding for which a fallback took the place of a fit, and why.
+
+    Raises:
+        ValueError: fields of different lengths, a slope that is not positive, a value that is not finite.
+    """
+
+    score_slope: tuple[float, ...]
+    score_bias: tuple[float, ...]
+    map_slope: tuple[float, ...]
+    map_bias: tuple[float, ...]
+    score_threshold: tuple[float, ...]
+    mask_threshold: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one in _NUMBERS:
+            values = getattr(self, one)
+            if len(values) != len(self.score_slope):
+                raise ValueError(f"{one} has {len(values)} values for {len(self.score_slope)} findings")
+            if not np.all(np.isfinite(values)):
+                raise ValueError(f"{one} holds a value that is not finite: {values}")
+        if min((*self.score_slope, *self.map_slope), default=1.0) <= 0:
+            raise ValueError(f"slopes are positive, got {self.score_slope} and {self.map_slope}")
+
+    @classmethod
+    def identity(cls, count: int) -> Calibration:
+        """No calibration: plain sigmoids and thresholds of 0.5, for ``count`` findings."""
+        one, zero, half = (1.0,) * count, (0.0,) * count, (0.5,) * count
+        return cls(one, zero, one, zero, half, half)
+
+    @classmethod
+    def fit(
+        cls,
+        image_logits: ArrayLike,
+        map_logits: NDArray[np.floating[Any]],
+        labels: ArrayLike,
+        *,
+        healthy_share: float = HEALTHY_SHARE,
+        findings: Sequence[str] | None = None,
+    ) -> Calibration:
+        """Fits on validation images.
+
+        Fallbacks, each recorded in ``notes``: a finding with one class only among its known labels keeps plain sigmoids
+        and a score threshold of 0.5; a finding that has no negative image has a mask threshold of 0.5; a finding whose
+        logits do not rise with the label keeps the slope 1 and has its bias fitted.
+
+        Args:
+            image_logits: (image, finding).
+            map_logits: (image, finding, row, col); any float type, read one finding at a time.
+            labels: (image, finding) 1, 0 or NaN = unknown.
+            healthy_share: share of the cells of negative images that may exceed the mask threshold, 0 to 1.
+            findings: names, for the notes.
+
+        Raises:
+            ValueError: shapes that do not belong together, or a share outside 0-1.
+        """
+        scores = np.asarray(image_logits, dtype=np.float64)
+        truth = np.asarray(labels, dtype=np.float64)
+        if scores.ndim != 2 or scores.shape != truth.shape or map_logits.shape[:2] != scores.shape:
+            raise ValueError(
+                f"image logits {scores.shape}, map logits {map_logits.shape} and labels {truth.shape}"
+                " do not belong together"
+            )
+        if not 0.0 <= healthy_share <= 1.0:
+            raise ValueError(f"healthy_share is a share of the image between 0 and 1, got {healthy_share}")
+        names = list(findings) if findings is not None else [f"finding {i}" for i in range(scores.shape[1])]
+        rows: list[tuple[float, ...]] = []
+        notes: list[str] = []
+        for i, name in enumerate(names):
+            known = ~np.isnan(truth[:, i])
+            positive = truth[known, i] == 1
+            found, missing = int(positive.sum()), int((~positive).sum())
+            logits = scores[known, i]
+            if found == 0 or missing == 0:
+                notes.append(
+                    f"{name}: {found} positive and {missing} negative validation images; one class only,"
+                    " so scores and maps are plain sigmoids and the score threshold is 0.5"
+                )
+                score_fit, map_fit, score_threshold = (1.0, 0.0), (1.0, 0.0), 0.5
+            else:
+                peaks = map_logits[:, i].reshape(len(scores), -1).max(axis=1).astype(np.float64)[known]
+                score_fit, score_rises = platt(logits, positive)
+                map_fit, map_rises = platt(peaks, positive)
+                if not (score_rises and map_rises):
+                    what = "score" if not score_rises else "map"
+                    notes.append(
+                        f"{name}: the {what} does not rise with the label on validation images; slope left at 1"
+                    )
+                score_threshold = float(_sigmoid(score_fit[0] * youden_threshold(logits, positive) + score_fit[1]))
+            if missing == 0:
+                notes.append(f"{name}: no negative validation image; the mask threshold is 0.5")
+                mask_threshold = 0.5
+            else:
+                cells = map_logits[np.flatnonzero(known)[~positive], i].ravel().astype(np.float32)
+                level = smallest_level(cells, healthy_share)
+                mask_threshold = float(_sigmoid(np.float32(map_fit[0]) * level + np.float32(map_fit[1])))
+            rows.append((*score_fit, *map_fit, score_threshold, mask_threshold))
+        columns = zip(*rows, strict=True) if rows else ((),) * 6
+        numbers = {one: tuple(float(value) for value in column) for one, column in zip(_NUMBERS, columns, strict=True)}
+        return cls(**numbers, notes=tuple(notes))
+
+    def scores(self, image_logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Image logits (..., finding) -> probabilities of the same shape, float32."""
+        slope, bias = np.array(self.score_slope, np.float32), np.array(self.score_bias, np.float32)
+        return _sigmoid(slope * np.asarray(image_logits, dtype=np.float32) + bias)
+
+    def maps(self, map_logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Map logits (..., finding, row, col) -> calibrated maps of the same shape, float32."""
+        slope, bias = np.array(self.map_slope, np.float32), np.array(self.map_bias, np.float32)
+        return _sigmoid(slope[:, None, None] * np.asarray(map_logits, dtype=np.float32) + bias[:, None, None])
+
+    def only(self, at: Sequence[int]) -> Calibration:
+        """The findings at these indices, in this order."""
+        numbers = {one: tuple(getattr(self, one)[i] for i in at) for one in _NUMBERS}
+        return Calibration(**numbers, notes=self.notes)
+
+    def to_dict(self) -> dict[str, list[float] | list[str]]:
+        """Plain lists of floats, and the notes as strings, for TOML and JSON."""
+        return {field.name: list(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """The inverse of :meth:`to_dict`."""
+        numbers = {one: tuple(float(value) for value in values[one]) for one in _NUMBERS}
+        return cls(**numbers, notes=tuple(values.get("notes", ())))
+
+
+_NUMBERS = ("score_slope", "score_bias", "map_slope", "map_bias", "score_threshold", "mask_threshold")
+
+
+def platt(logits: FloatArray, positive: NDArray[np.bool_]) -> tuple[tuple[float, float], bool]:
+    """Platt scaling: the slope and bias that make ``sigmoid(slope * logit + bias)`` a probability.
+
+    Args:
+        logits: (n,).
+        positive: (n,), with at least one of each class.
+
+    Returns:
+        ((slope, bias), rises): where the best slope is not positive, rises is False, the slope is 1 and only the
+        bias fitted.
+    """
+    found = int(positive.sum())
+    target = np.where(positive, (found + 1) / (found + 2), 1 / (len(positive) - found + 2))
+    centre, spread = float(logits.mean()), float(logits.std())
+    if spread > 0:
+        design = np.stack([(logits - centre) / spread, np.ones_like(logits)], axis=1)
+        slope, bias = _newton(design, target, np.zeros_like(logits))
+        if slope > 0:
+            return (float(slope / spread), float(bias - slope * centre / spread)), True
+    (bias,) = _newton(np.ones((len(logits), 1)), target, logits - centre)
+    return (1.0, float(bias - centre)), False
+
+
+def youden_threshold(logits: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> float:
+    """The threshold with the largest sensitivity + specificity - 1 for ``logit >= threshold``.
+
+    Of equal maxima the highest; placed halfway between the lowest logit it calls positive and the next lower one.
+
+    Args:
+        logits: (n,).
+        positive: (n,), with at least one of each class.
+    """
+    values, at = np.unique(np.asarray(logits, dtype=np.float64), return_inverse=True)
+    found = np.bincount(at, weights=positive, minlength=len(values))[::-1].cumsum()[::-1]
+    false = np.bincount(at, weights=~positive, minlength=len(values))[::-1].cumsum()[::-1]
+    # Whole numbers, so that equal maxima are equal.
+    gain = np.rint(found * (~positive).sum() - false * positive.sum())
+    best = int(np.flatnonzero(gain == gain.max())[-1])
+    if best == 0:
+        return float(values[0])
+    return float((values[best - 1] + values[best]) / 2)
+
+
+def smallest_level(values: NDArray[np.float32], share: float) -> np.float32:
+    """The smallest of ``values`` that at most ``share`` of them exceed; (n,), n >= 1."""
+    may_exceed = min(int(share * len(values)), len(values) - 1)
+    at = len(values) - 1 - may_exceed
+    return np.float32(np.partition(values, at)[at])
+
+
+def _newton(design: FloatArray, target: FloatArray, offset: FloatArray) -> FloatArray:
+    """Weights (k,) of a logistic regression of soft targets (n,) on a design (n, k) with fixed offsets (n,)."""
+    weights = np.zeros(design.shape[1])
+
+    def loss(w: FloatArray) -> float:
+        z = design @ w + offset
+        return float(np.sum(np.logaddexp(0, z) - target * z))
+
+    now = loss(weights)
+    for _ in range(100):
+        p = _sigmoid(design @ weights + offset)
+        gradient = design.T @ (p - target)
+        if np.abs(gradient).max() < 1e-9 * len(target):
+            break
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(design.shape[1])
+        step = np.linalg.solve(hessian, gradient)
+        size = 1.0
+        while size > 1e-10 and loss(weights - size * step) > now:
+            size /= 2
+        weights = weights - size * step
+        now = loss(weights)
+    return weights
+
+
+def _sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)) without overflow, in the type of x."""
+    return 0.5 * (1 + np.tanh(0.5 * x))

@@ -1,0 +1,144 @@
+"""Calibration: probabilities, thresholds that need no outline, and what happens when the labels do not suffice."""
+
+import tomllib
+
+import numpy as np
+import pytest
+import tomli_w
+
+from radtag.calibration import Calibration, platt, smallest_level, youden_threshold
+
+
+def made(images: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image logits (n, 2), map logits (n, 2, 5, 7) and labels (n, 2) of two findings, the second rare."""
+    random = np.random.default_rng(seed)
+    labels = (random.random((images, 2)) < [0.5, 0.1]).astype(np.float64)
+    maps = random.normal(-4, 1, size=(images, 2, 5, 7)).astype(np.float32)
+    maps[:, :, 2, 3] += 3 * labels.astype(np.float32)
+    return maps.max(axis=(2, 3)), maps, labels
+
+
+def test_platt_is_scikit_learns_sigmoid_calibration():
+    calibration = pytest.importorskip("sklearn.calibration")
+    logits, _, labels = made()
+    oracle = calibration._SigmoidCalibration().fit(logits[:, 1].astype(np.float64), labels[:, 1])
+    (slope, bias), rises = platt(logits[:, 1].astype(np.float64), labels[:, 1] == 1)
+    assert rises
+    # It fits with a quasi-Newton method, which stops earlier than ours.
+    assert (slope, bias) == pytest.approx((-oracle.a_, -oracle.b_), rel=2e-3)
+
+
+def test_platt_of_two_values_is_the_closed_form():
+    # Two distinct logits can be given any two probabilities: the smoothed mean target of each.
+    logits = np.array([-1.0, -1.0, -1.0, 2.0, 2.0])
+    positive = np.array([False, False, True, True, True])
+    low, high = 4 / 5, 1 / 4  # (3 + 1) / (3 + 2) for the positive, 1 / (2 + 2) for the negative
+    at_low, at_high = (high + high + low) / 3, low
+    (slope, bias), _ = platt(logits, positive)
+    assert 1 / (1 + np.exp(-(slope * -1 + bias))) == pytest.approx(at_low, abs=1e-6)
+    assert 1 / (1 + np.exp(-(slope * 2 + bias))) == pytest.approx(at_high, abs=1e-6)
+
+
+def test_separable_classes_keep_a_finite_slope():
+    (slope, bias), rises = platt(np.array([-1e4, -9e3, 5e3, 6e3]), np.array([False, False, True, True]))
+    assert rises
+    assert np.isfinite([slope, bias]).all()
+    assert 0 < slope < 1e-2
+
+
+def test_scores_are_calibrated():
+    logits, maps, labels = made(4000)
+    fitted = Calibration.fit(logits, maps, labels)
+    assert fitted.notes == ()
+    scores = fitted.scores(logits)
+    for i in range(2):
+        assert scores[:, i].mean() == pytest.approx(labels[:, i].mean(), abs=0.01)
+        middle = (scores[:, i] > 0.3) & (scores[:, i] < 0.7)
+        assert labels[middle, i].mean() == pytest.approx(scores[middle, i].mean(), abs=0.1)
+
+
+def test_a_map_reads_as_the_score_of_an_image_with_this_strongest_cell():
+    logits, maps, labels = made()  # the image logit is the maximum of the map, as in PYLON
+    fitted = Calibration.fit(logits, maps, labels)
+    np.testing.assert_allclose(fitted.maps(maps).max(axis=(2, 3)), fitted.scores(logits), rtol=1e-5)
+
+
+def test_mask_threshold_is_the_smallest_that_keeps_healthy_images_clear():
+    logits, maps, labels = made()
+    fitted = Calibration.fit(logits, maps, labels, healthy_share=0.01)
+    for i in range(2):
+        healthy = fitted.maps(maps)[labels[:, i] == 0, i].ravel()
+        assert (healthy > fitted.mask_threshold[i]).mean() <= 0.01
+        next_lower = healthy[healthy < fitted.mask_threshold[i]].max()
+        assert (healthy > next_lower).mean() > 0.01
+
+
+def test_smallest_level_by_hand():
+    values = np.array([5, 1, 4, 2, 3], dtype=np.float32)
+    assert [smallest_level(values, share) for share in (0, 0.2, 0.39, 0.4, 1)] == [5, 4, 4, 3, 1]
+
+
+def test_youden_threshold_by_hand():
+    logits = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    assert youden_threshold(logits, np.array([False, False, True, False, True])) == 1.5  # J: 2/3 at 2, 1/2 at 4
+    assert youden_threshold(logits, np.array([False, False, False, True, True])) == 2.5
+    # J = 1/2 - 0 at 4 and 1 - 1/2 at 1: the higher one
+    assert youden_threshold(np.array([0.0, 1, 3, 4]), np.array([False, True, False, True])) == 3.5
+
+
+def test_unknown_labels_move_nothing():
+    logits, maps, labels = made()
+    with_unknown = labels.copy()
+    with_unknown[:100, 0] = np.nan
+    fitted = Calibration.fit(logits, maps, with_unknown)
+    without = Calibration.fit(logits[100:], maps[100:], labels[100:])
+    assert fitted.score_slope[0] == without.score_slope[0]
+    assert fitted.mask_threshold[0] == without.mask_threshold[0]
+    assert fitted.score_threshold[1] == Calibration.fit(logits, maps, labels).score_threshold[1]
+    assert np.isnan(with_unknown[0, 0]), "the labels given were written into"
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.0, "0 positive"), (1.0, "no negative"), (np.nan, "0 positive and 0")])
+def test_a_finding_of_one_class_falls_back_and_says_so(value, words):
+    logits, maps, labels = made()
+    labels[:, 1] = value
+    fitted = Calibration.fit(logits, maps, labels, findings=("Mass", "Hernia"))
+    assert (fitted.score_slope[1], fitted.score_bias[1], fitted.score_threshold[1]) == (1.0, 0.0, 0.5)
+    assert any(note.startswith("Hernia") and words in note for note in fitted.notes)
+    assert not any("Mass" in note for note in fitted.notes)
+    if value == 0:
+        assert (fitted.maps(maps)[:, 1] > fitted.mask_threshold[1]).mean() == pytest.approx(0.005, abs=1e-3)
+    else:
+        assert fitted.mask_threshold[1] == 0.5
+
+
+def test_a_classifier_worse_than_chance_keeps_a_positive_slope():
+    logits, maps, labels = made()
+    fitted = Calibration.fit(-logits, maps, labels, findings=("Mass", "Hernia"))
+    assert fitted.score_slope == (1.0, 1.0)
+    assert len(fitted.notes) == 2
+    assert fitted.scores(-logits)[:, 0].mean() == pytest.approx(labels[:, 0].mean(), abs=0.02)
+
+
+def test_survives_toml():
+    fitted = Calibration.fit(*made())
+    assert Calibration.from_dict(tomllib.loads(tomli_w.dumps(fitted.to_dict()))) == fitted
+    assert fitted.only([1]).mask_threshold == fitted.mask_threshold[1:]
+
+
+def test_large_logits_do_not_overflow():
+    with np.errstate(all="raise"):
+        scores = Calibration.identity(2).scores(np.array([[-1e4, 1e4]]))
+    np.testing.assert_array_equal(scores, [[0, 1]])
+
+
+def test_refuses_what_cannot_be():
+    logits, maps, labels = made(10)
+    with pytest.raises(ValueError, match="do not belong together"):
+        Calibration.fit(logits[:9], maps, labels)
+    with pytest.raises(ValueError, match="healthy_share"):
+        Calibration.fit(logits, maps, labels, healthy_share=2)
+    with pytest.raises(ValueError, match="positive"):
+        Calibration((0.0,), (0.0,), (1.0,), (0.0,), (0.5,), (0.5,))
+    with pytest.raises(ValueError, match="finite"):
+        Calibration((1.0,), (0.0,), (1.0,), (0.0,), (float("nan"),), (0.5,))
