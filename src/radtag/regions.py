@@ -1,0 +1,184 @@
+"""From a map in original pixels to a mask, its boxes and its peak.
+
+Conventions
+-----------
+- A pixel is in the mask if map > threshold, strictly, so that a threshold of 0 leaves a map of zeros empty.
+- Components are 8-connected. Boxes are xyxy, half-open, floats, original pixels: the box of a single pixel (row, col)
+  is (col, row, col + 1, row + 1). They are listed by the highest map value inside, then by area, larger first.
+- The peak is the centre of the first largest pixel in reading order: x = col + .5, y = row + .5.
+- Otsu: N. Otsu, "A threshold selection method from gray-level histograms", 1979, on the map scaled to its own range and
+  truncated to 256 levels, as cheXlocalize does it. It takes part of every map, a healthy image's as well.
+
+Numpy and scipy.ndimage only: usable on anybody's maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from radtag.geometry import XYXY, Frame, Grid, interpolation_matrix
+
+Map = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+
+MIN_AREA_SHARE = 0.00025
+"""Of the image; smaller components are dropped. One cell of a 64 x 64 map, 262 pixels of a 1024 x 1024 image."""
+
+_EIGHT = np.ones((3, 3), dtype=int)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What a threshold leaves of a map.
+
+    Args:
+        mask: (row, col), original pixels.
+        boxes_xyxy: of each component, the one with the highest map value first.
+        areas_px: pixels of each component.
+        values: the highest map value of each component.
+    """
+
+    mask: Mask
+    boxes_xyxy: tuple[XYXY, ...]
+    areas_px: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @property
+    def area_px(self) -> int:
+        """Pixels of the whole mask."""
+        return sum(self.areas_px)
+
+
+def find(map_: Map, threshold: float, *, min_area_px: float | None = None, area: Mask | None = None) -> Regions:
+    """Mask and boxes of a map.
+
+    Args:
+        map_: (row, col), original pixels.
+        threshold: in the mask if the map is above; NaN (the Otsu threshold of a constant map) leaves the mask empty.
+        min_area_px: components with fewer pixels are dropped; None = ``MIN_AREA_SHARE`` of the image.
+        area: (row, col) where anything may lie at all, such as the lungs; the map outside is not looked at.
+
+    Raises:
+        ValueError: a map that is not two-dimensional, or an area of another size.
+    """
+    if map_.ndim != 2:
+        raise ValueError(f"a map is rows x columns, got an array of shape {map_.shape}")
+    if area is not None and area.shape != map_.shape:
+        raise ValueError(f"an area of {area.shape} pixels does not fit a map of {map_.shape}")
+    least = min_area_px if min_area_px is not None else MIN_AREA_SHARE * map_.size
+    mask = map_ > threshold
+    if area is not None:
+        mask &= area
+    top, bottom = _extent(np.any(mask, axis=1))
+    left, right = _extent(np.any(mask, axis=0))
+    if top == bottom:
+        return Regions(mask, (), (), ())
+    inside = mask[top:bottom, left:right]  # labelling takes most of the time, and most of an image is empty
+    labels, count = ndimage.label(inside, structure=_EIGHT)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    kept = areas >= least
+    if not kept.all():
+        inside &= np.concatenate([[False], kept])[labels]
+    values = np.asarray(ndimage.maximum(map_[top:bottom, left:right], labels, np.arange(1, count + 1))).reshape(-1)
+    boxes = [
+        (float(left + cols.start), float(top + rows.start), float(left + cols.stop), float(top + rows.stop))
+        for rows, cols in ndimage.find_objects(labels)
+    ]
+    order = sorted(np.flatnonzero(kept), key=lambda i: (-values[i], -areas[i]))
+    return Regions(
+        mask,
+        tuple(boxes[i] for i in order),
+        tuple(int(areas[i]) for i in order),
+        tuple(float(values[i]) for i in order),
+    )
+
+
+def peak(map_: Map) -> tuple[float, float]:
+    """(x, y) of the centre of the first largest pixel of a map (row, col)."""
+    row, col = np.unravel_index(int(np.argmax(map_)), map_.shape)
+    return float(col) + 0.5, float(row) + 0.5
+
+
+def peaks(layers: Sequence[tuple[NDArray[np.float32], Grid, Frame]]) -> NDArray[np.float64]:
+    """The peak of the mean of maps that are still on their grids, without bringing them to original pixels.
+
+    The mean is bilinear between the places where any of its cells lie, and a bilinear surface has its largest pixel in
+    a corner, so only the pixels on either side of those places are looked at: of a 1024 x 1024 image, 128 x 128.
+
+    Args:
+        layers: maps (finding, row, col), where their cells look, and how the original became the network's input. All
+            of one original image.
+
+    Returns:
+        (finding, 3): x, y and the value there.
+    """
+    size_rc = layers[0][2].original_size_rc
+    places = []  # per axis, per layer: each original pixel in cell indices
+    corners = []  # per axis: the pixels to look at
+    for axis in (0, 1):
+        centres = np.arange(size_rc[axis]) + 0.5
+        cells = [
+            (centres * frame.scale_rc[axis] + frame.offset_rc[axis] - grid.offset_rc[axis]) / grid.scale_rc[axis]
+            for _, grid, frame in layers
+        ]
+        starts = np.zeros(size_rc[axis], dtype=bool)
+        starts[0] = True
+        for cell, (_, grid, _) in zip(cells, layers, strict=True):
+            between = np.floor(np.clip(cell, -1, grid.size_rc[axis] - 1))
+            starts[1:] |= between[1:] != between[:-1]
+        first = np.flatnonzero(starts)
+        corners.append(np.union1d(first, np.append(first[1:] - 1, size_rc[axis] - 1)))
+        places.append(cells)
+    total: NDArray[np.float32] | None = None
+    for i, (maps, grid, _) in enumerate(layers):
+        rows = interpolation_matrix(places[0][i][corners[0]], grid.size_rc[0])
+        cols = interpolation_matrix(places[1][i][corners[1]], grid.size_rc[1])
+        here = np.matmul(np.matmul(rows, maps.astype(np.float32, copy=False)), cols.T)
+        total = here if total is None else total + here
+    assert total is not None
+    mean = (total / np.float32(len(layers))).reshape(len(total), -1)
+    at = mean.argmax(axis=1)
+    row, col = np.unravel_index(at, (len(corners[0]), len(corners[1])))
+    return np.stack([corners[1][col] + 0.5, corners[0][row] + 0.5, mean[np.arange(len(mean)), at]], axis=1)
+
+
+def otsu_level(levels: NDArray[np.uint8]) -> int:
+    """The gray level 0-255 with the largest variance between the classes above it and up to it; of equal ones the first."""
+    counts = np.bincount(levels.ravel(), minlength=256).astype(np.float64)
+    below = counts.cumsum()
+    above = below[-1] - below
+    mass = (counts * np.arange(256)).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = mass / below - (mass[-1] - mass) / above
+        variance = np.where((below > 0) & (above > 0), below * above * apart**2, 0.0)
+    return int(variance.argmax())
+
+
+def otsu_threshold(map_: Map) -> float:
+    """The value that map > value cuts as Otsu does on 256 levels between the map's minimum and maximum.
+
+    Returns:
+        The largest map value that is left out; NaN for a constant map, which has no two classes.
+    """
+    low, high = map_.min(), map_.max()
+    if not high > low:
+        return float("nan")
+    levels = (255 * ((map_ - low) / (high - low))).astype(np.uint8)
+    return float(map_[levels <= otsu_level(levels)].max())
+
+
+def area_mm2(area_px: float, spacing_mm: tuple[float, float] | None) -> float:
+    """Square millimetres of so many pixels; NaN where the spacing is unknown."""
+    return float("nan") if spacing_mm is None else float(area_px * spacing_mm[0] * spacing_mm[1])
+
+
+def _extent(occupied: Any) -> tuple[int, int]:
+    """First and one past the last True; (0, 0) where there is none."""
+    at = np.flatnonzero(occupied)
+    return (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)

@@ -1,0 +1,119 @@
+"""Masks, boxes and peaks, on arrays that are not square."""
+
+import json
+
+import numpy as np
+import pytest
+
+from radtag import regions
+from radtag.geometry import Frame, Grid, to_original
+
+
+def drawn(rows: str) -> np.ndarray:
+    """A map from digits: 7 is 0.7."""
+    return np.array([[int(digit) / 10 for digit in row] for row in rows.split()], dtype=np.float32)
+
+
+BLOBS = drawn("""
+    0000000
+    0550000
+    0006000
+    0000009
+    0300000
+""")
+
+
+def test_boxes_are_half_open_eight_connected_and_listed_by_value():
+    found = regions.find(BLOBS, 0.4, min_area_px=0)
+    assert found.boxes_xyxy == ((6.0, 3.0, 7.0, 4.0), (1.0, 1.0, 4.0, 3.0))
+    assert found.areas_px == (1, 3)
+    assert found.values == pytest.approx((0.9, 0.6))
+    assert found.area_px == found.mask.sum() == 4
+
+
+def test_the_threshold_itself_is_outside():
+    assert regions.find(BLOBS, float(BLOBS[1, 1]), min_area_px=0).mask.sum() == 2
+    assert regions.find(np.zeros((3, 5), np.float32), 0.0, min_area_px=0).area_px == 0
+
+
+def test_small_components_are_dropped_from_the_mask_too():
+    found = regions.find(BLOBS, 0.4, min_area_px=2)
+    assert found.boxes_xyxy == ((1.0, 1.0, 4.0, 3.0),)
+    assert not found.mask[3, 6]
+    assert found.mask.sum() == 3
+
+
+def test_the_smallest_component_kept_by_default_is_a_share_of_the_image():
+    map_ = np.zeros((100, 160), np.float32)  # 0.00025 x 16000 = 4 pixels
+    map_[10, 20:23] = 1
+    map_[50, 20:24] = 1
+    assert regions.find(map_, 0.5).boxes_xyxy == ((20.0, 50.0, 24.0, 51.0),)
+
+
+def test_nothing_outside_the_area_counts():
+    area = np.zeros(BLOBS.shape, bool)
+    area[:, :3] = True
+    found = regions.find(BLOBS, 0.2, min_area_px=0, area=area)
+    assert found.boxes_xyxy == ((1.0, 1.0, 3.0, 2.0), (1.0, 4.0, 2.0, 5.0))
+    assert not found.mask[:, 3:].any()
+    assert area.sum() == 15
+
+
+def test_peak_is_the_first_maximum_in_reading_order():
+    assert regions.peak(BLOBS) == (6.5, 3.5)
+    assert regions.peak(drawn("0000 0303 3000")) == (1.5, 1.5)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+@pytest.mark.parametrize("original_rc", [(50, 70), (9, 7), (301, 64)])
+def test_peaks_on_the_grid_are_the_peaks_in_original_pixels(fit, original_rc):
+    random = np.random.default_rng(3)
+    maps = random.random((20, 6, 8)).astype(np.float32)
+    other = random.random((20, 5, 3)).astype(np.float32)
+    frame = getattr(Frame, fit)(original_rc, (48, 64))
+    layers = [
+        (maps, Grid((6, 8), (8.0, 8.0), (-3.0, 2.5)), frame),
+        (other, Grid.tiles((5, 3), (40, 40)), Frame.stretch(original_rc, (40, 40))),
+    ]
+    for some in (layers[:1], layers[1:], layers):
+        full = np.mean([to_original(*layer) for layer in some], axis=0)
+        got = regions.peaks(some)
+        assert [tuple(row[:2]) for row in got] == [regions.peak(map_) for map_ in full]
+        np.testing.assert_allclose(got[:, 2], full.max(axis=(1, 2)), rtol=1e-5)
+
+
+def test_otsu_is_the_level_of_opencv_and_scikit_image(shared):
+    golden = {
+        entry["id"]: entry["values"] for entry in json.loads((shared / "golden/golden.json").read_text())["entries"]
+    }
+    opencv, skimage = golden["otsu.cv2_level.fullmap"], golden["otsu.skimage_level.fullmap"]["same_uint8_image"]
+    truth = json.loads((shared / "golden/truth.json").read_text())
+    inputs = np.load(shared / "golden/inputs.npz")
+    compared = constant = 0
+    for image in truth["images"]:
+        for at, finding in enumerate(truth["findings"]):
+            key, map_ = f"{image['id']}/{finding}", inputs[f"maps_{image['id']}"][at]
+            threshold = regions.otsu_threshold(map_)
+            if map_.min() == map_.max():
+                assert np.isnan(threshold)
+                assert regions.find(map_, threshold).area_px == 0
+                constant += 1
+                continue
+            levels = np.uint8(255 * ((map_ - map_.min()) / (map_.max() - map_.min())))
+            assert regions.otsu_level(levels) == opencv[key] == skimage[key]
+            np.testing.assert_array_equal(map_ > threshold, levels > opencv[key])
+            compared += 1
+    assert compared + constant == 96
+    assert constant < 20
+
+
+def test_area_in_square_millimetres():
+    assert regions.area_mm2(10, (0.5, 0.8)) == pytest.approx(4.0)
+    assert np.isnan(regions.area_mm2(10, None))
+
+
+def test_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="rows x columns"):
+        regions.find(np.zeros((2, 3, 4), np.float32), 0.5)
+    with pytest.raises(ValueError, match="does not fit"):
+        regions.find(BLOBS, 0.5, area=np.ones((7, 5), bool))
