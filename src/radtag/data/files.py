@@ -1,0 +1,83 @@
+"""What is on the disk: which files are there, which are images, which are one and the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".nii", ".gz"})
+_PROBE_BYTES = 1 << 16
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name looks like an image's; hidden files (._x.png, which macOS leaves in zips) do not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def images_under(folder: Path) -> list[Path]:
+    """Every image file in a folder and its sub-folders, links followed once, sorted by path."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        found += [Path(parent, name) for name in names if is_image_name(name)]
+    return sorted(found)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly inside one, sorted; hidden ones are left out."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
+
+
+def missing_files(paths: Iterable[Path]) -> set[Path]:
+    """Those of the paths where no file is. Each folder is listed once, which keeps it quick on network disks."""
+    listed: dict[Path, set[str]] = {}
+    gone = set()
+    for path in paths:
+        if path.parent not in listed:
+            try:
+                listed[path.parent] = set(os.listdir(path.parent))
+            except OSError:
+                listed[path.parent] = set()
+        if path.name not in listed[path.parent]:
+            gone.add(path)
+    return gone
+
+
+def identical_files(paths: Sequence[Path]) -> dict[Path, str]:
+    """A common key for every set of paths with the same bytes; files unlike all others have none.
+
+    Cheap enough to run at each opening: only files that share their size with another are opened, and of those at
+    most 192 KiB is read (start, middle, end). Files that agree there are taken for identical.
+    """
+    by_size: dict[int, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        try:
+            by_size.setdefault(os.stat(path).st_size, []).append(path)
+        except OSError:
+            continue
+    by_content: dict[str, list[Path]] = {}
+    for size, candidates in by_size.items():
+        if len(candidates) > 1:
+            for path in candidates:
+                by_content.setdefault(f"{size}:{_probe(path, size)}", []).append(path)
+    return {path: key for key, alike in by_content.items() if len(alike) > 1 for path in alike}
+
+
+def _probe(path: Path, size: int) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            for start in dict.fromkeys((0, max(0, size // 2 - _PROBE_BYTES // 2), max(0, size - _PROBE_BYTES))):
+                file.seek(start)
+                digest.update(file.read(_PROBE_BYTES))
+    except OSError:
+        return f"unread:{path}"
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""Data sources: one layout of images and labels a file, opened by ``NAME:PATH?option=value&option=value``.
+
+To add one, write a module here with ``OPTIONS`` (option -> what it does) and ``load(location, options) -> Dataset``,
+and name it in ``SOURCES``. A source says what the files say: it leaves out nothing but what has no label, gives the
+splits the set comes with and no others, and puts what the user ought to know into the notes. Files that are not there,
+splits that are not given and the selection of findings are dealt with here, for all of them alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from radtag.data.files import missing_files
+from radtag.data.splits import assign, from_file, split_name
+from radtag.data.table import Dataset
+from radtag.errors import BadData, BadSetting
+
+SOURCES: Mapping[str, str] = {
+    "csv": "a table of your own, with boxes and masks if you have them",
+    "folder": "a sub-folder of images for each class",
+    "nih14": "ChestX-ray14: 112,120 chest X-rays, 14 findings, 984 boxes",
+    "covid_qu_ex": "COVID-QU-Ex: chest X-rays with infection and lung masks",
+    "phantom": "images with lesions known to the pixel, made on the spot",
+}
+
+
+def open_source(
+    spec: str,
+    *,
+    splits: Path | None = None,
+    only: Sequence[str] = (),
+    seed: int = 0,
+    findings: Sequence[str] | None = None,
+) -> Dataset:
+    """Opens a data set.
+
+    Args:
+        spec: ``NAME:PATH``, with options after a question mark, as in ``csv:table.csv?uncertain=positive``.
+        splits: a CSV with the columns image and split, in place of the splits the set comes with.
+        only: the splits wanted, of train, val and test; empty = everything, also images in no split.
+        seed: with which splits are drawn where none are given, or no validation part is (:mod:`radtag.data.splits`).
+        findings: the findings wanted, in this order; None = all.
+
+    Raises:
+        BadSetting: an unknown source, option or split.
+        BadData: files that contradict the layout, or a selection that leaves nothing.
+    """
+    wanted = []
+    for name in only:
+        split = split_name(name)
+        if split is None:
+            raise BadSetting(f"unknown split {name!r}. Use train, val or test.")
+        wanted.append(split)
+    dataset, _ = without_missing(load(spec))
+    if findings is not None:
+        dataset = dataset.with_findings(findings)
+    dataset = from_file(dataset, Path(splits)) if splits is not None else assign(dataset, seed)
+    return dataset.only(*wanted) if wanted else dataset
+
+
+def load(spec: str) -> Dataset:
+    """What the source says, before anything is left out or drawn; files may be missing."""
+    name, location, options = parse(spec)
+    module = _module(name)
+    known: Mapping[str, str] = module.OPTIONS
+    for option in options:
+        if option not in known:
+            listed = "; ".join(f"{key}: {text}" for key, text in known.items()) or "it takes none"
+            raise BadSetting(f"source {name} has no option {option!r}. Its options: {listed}.")
+    return module.load(location, options)
+
+
+def parse(spec: str) -> tuple[str, str, dict[str, str]]:
+    """``NAME:PATH?option=value&option=value`` in its parts. Values are taken as they are, without URL escapes.
+
+    Raises:
+        BadSetting: no such source, no path, or an option without a value.
+    """
+    name, colon, rest = spec.partition(":")
+    name = name.strip()
+    if name not in SOURCES:
+        listed = "; ".join(f"{key}: {text}" for key, text in SOURCES.items())
+        raise BadSetting(f"unknown source {name!r} in {spec!r}. Write NAME:PATH, where NAME is one of {listed}.")
+    location, _, query = rest.partition("?")
+    if not colon or not location:
+        raise BadSetting(f"{spec!r} has no path. Write {name}:PATH.")
+    options: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        option, equals, value = part.partition("=")
+        if not equals or not value:
+            raise BadSetting(f"option {part!r} in {spec!r} has no value. Write {option}=VALUE.")
+        options[option] = value
+    return name, location, options
+
+
+def without_missing(dataset: Dataset) -> tuple[Dataset, tuple[str, ...]]:
+    """The images whose files are there, and the names of those whose files are not.
+
+    Raises:
+        BadData: none is there.
+    """
+    gone = missing_files(record.path for record in dataset.records)
+    if not gone:
+        return dataset, ()
+    names = tuple(record.image for record in dataset.records if record.path in gone)
+    if len(names) == len(dataset):
+        first = dataset.records[0]
+        raise BadData(
+            f"{dataset.name}: none of its {len(dataset)} images is there; {first.image} was looked for at "
+            f"{first.path}. Put the images there."
+        )
+    note = f"{len(names)} of {len(dataset)} labelled images have no file and are left out, {names[0]} first"
+    kept = tuple(record for record in dataset.records if record.path not in gone)
+    return replace(dataset, records=kept, notes=(*dataset.notes, note)), names
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")

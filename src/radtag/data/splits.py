@@ -1,0 +1,190 @@
+"""Which image trains, which chooses, which is scored: drawn by patient, read from a file, written down.
+
+A drawn split follows Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data" (ECML 2011), with
+patients in place of examples: the rarest finding is dealt out first, each patient to the split that still lacks it
+most. Images of unknown patients stand for themselves, except that identical files stay together.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radtag.data.csvfile import read_csv
+from radtag.data.files import identical_files
+from radtag.data.table import SPLITS, Dataset
+from radtag.errors import BadData
+
+SHARES: Mapping[str, float] = {"train": 0.65, "val": 0.15, "test": 0.20}
+VAL_SHARE = 0.15  # of the training part, where a set comes with its test part only
+
+_SPELLINGS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_name(text: str) -> str | None:
+    """ "Train", " validation " ... as "train", "val" or "test"; None if it names no split."""
+    return _SPELLINGS.get(text.strip().lower())
+
+
+def draw(dataset: Dataset, shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Deals the patients of a data set into splits of about the given shares of images, balanced over findings.
+
+    Args:
+        dataset: the images to deal; their present splits are ignored.
+        shares: split -> share of the images; they are scaled to sum to 1.
+        seed: the order in which equals are dealt. The same images, labels and seed give the same splits.
+
+    Returns:
+        image name -> split, for every image. No patient is in two splits.
+    """
+    names = list(shares)
+    share = np.array([shares[name] for name in names], dtype=np.float64)
+    if (share < 0).any() or share.sum() <= 0:
+        raise ValueError(f"shares are not negative and not all 0, got {dict(shares)}")
+    share /= share.sum()
+    group_of = _groups(dataset)
+    groups = int(group_of.max()) + 1 if len(group_of) else 0
+    images = np.bincount(group_of, minlength=groups).astype(np.float64)
+    columns = _columns(dataset.labels())  # (image, column)
+    counts = np.zeros((groups, columns.shape[1]))
+    np.add.at(counts, group_of, columns)
+
+    lacking = share[:, None] * counts.sum(axis=0)  # (split, column): what each split should still get
+    lacking_images = share * images.sum()
+    split_of = np.full(groups, -1)
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(groups)
+    open_columns = [column for column in range(counts.shape[1]) if counts[:, column].any()]
+    while open_columns:
+        waiting = split_of < 0
+        left = {column: counts[waiting, column].sum() for column in open_columns}
+        open_columns = [column for column in open_columns if left[column] > 0]
+        if not open_columns:
+            break
+        rarest = min(open_columns, key=lambda column: (left[column], column))
+        of_it = [group for group in shuffled if split_of[group] < 0 and counts[group, rarest] > 0]
+        of_it.sort(key=lambda group: -images[group])  # large patients first, while there is room to make up for them
+        for group in of_it:
+            _deal(group, lacking[:, rarest], lacking, lacking_images, counts, images, split_of)
+    for group in sorted((g for g in shuffled if split_of[g] < 0), key=lambda g: -images[g]):
+        _deal(group, lacking_images, lacking, lacking_images, counts, images, split_of)
+    return {record.image: names[split_of[group]] for record, group in zip(dataset.records, group_of, strict=True)}
+
+
+def _deal(
+    group: int,
+    wish: NDArray[np.float64],
+    lacking: NDArray[np.float64],
+    lacking_images: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    images: NDArray[np.float64],
+    split_of: NDArray[np.int_],
+) -> None:
+    """Gives one group to the split that wishes for it most (then: that lacks images most), and books it."""
+    best = np.flatnonzero(wish >= wish.max() - 1e-9)
+    chosen = best[np.argmax(lacking_images[best])]
+    split_of[group] = chosen
+    lacking[chosen] -= counts[group]
+    lacking_images[chosen] -= images[group]
+
+
+def _columns(labels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What to balance, (image, column): each finding's positives, its negatives if some are unknown, all-negatives."""
+    positive = labels == 1
+    columns = [*positive.T]
+    columns += [labels[:, i] == 0 for i in range(labels.shape[1]) if np.isnan(labels[:, i]).any()]
+    columns.append((labels == 0).all(axis=1))
+    return np.array(columns, dtype=np.float64).T.reshape(len(labels), -1)
+
+
+def _groups(dataset: Dataset) -> NDArray[np.int_]:
+    """Per image, the number of its group: its patient, or the file's content where the patient is unknown."""
+    alone = [record.path for record in dataset.records if not record.patient]
+    same = identical_files(alone)
+    numbers: dict[object, int] = {}
+    keys: list[object] = [
+        record.patient if record.patient else ("file", same.get(record.path, record.image))
+        for record in dataset.records
+    ]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int_)
+
+
+def assign(dataset: Dataset, seed: int) -> Dataset:
+    """Completes the splits a source came with.
+
+    No image has a split: all are drawn, 65 % train, 15 % val, 20 % test. There is a training part and no validation
+    part: 15 % of the training images become the validation part. Otherwise nothing changes. Drawing is by patient.
+
+    Returns:
+        The same images, with a note that says what was drawn, how and with which seed.
+    """
+    present = {record.split for record in dataset.records}
+    if present <= {""}:
+        drawn = draw(dataset, SHARES, seed)
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in SHARES.items())
+        return dataset.with_splits(drawn, f"split: drawn by patient, balanced over findings, seed {seed} ({shares})")
+    if "train" in present and "val" not in present:
+        drawn = {record.image: record.split for record in dataset.records}
+        drawn.update(draw(dataset.only("train"), {"train": 1 - VAL_SHARE, "val": VAL_SHARE}, seed))
+        note = f"split: no validation part, so {VAL_SHARE:.0%} of the training part is drawn by patient, seed {seed}"
+        return dataset.with_splits(drawn, note)
+    return dataset
+
+
+def from_file(dataset: Dataset, path: Path) -> Dataset:
+    """The splits of a CSV with the columns image and split; images it does not name are in no split.
+
+    Raises:
+        BadData: a missing column, an unknown split, an image named twice, or no image of the data set named at all.
+    """
+    table = read_csv(path)
+    image_at, split_at = table.column("image"), table.column("split")
+    split_of: dict[str, str] = {}
+    for line, row in table.rows:
+        name = row[image_at]
+        if row[split_at] == "":
+            continue
+        split = split_name(row[split_at])
+        if split is None:
+            raise BadData(f"{path} line {line}, column split: {row[split_at]!r} is no split. Use train, val or test.")
+        if name in split_of:
+            raise BadData(f"{path} line {line}: image {name!r} is listed twice. Keep one row for each image.")
+        split_of[name] = split
+    own = {record.image for record in dataset.records}
+    named = own & split_of.keys()
+    if not named:
+        ours, theirs = (next(iter(sorted(names)), "(none)") for names in (own, split_of.keys()))
+        raise BadData(
+            f"{path} names no image of {dataset.name}: it has names like {theirs!r}, the data set like {ours!r}. "
+            "Use the data set's names in column image."
+        )
+    note = f"split: {path.name} names {len(named)} of {len(own)} images"
+    if len(named) < len(own):
+        note += f"; the other {len(own) - len(named)} are in no split"
+    if split_of.keys() - own:
+        note += f"; {len(split_of.keys() - own)} names in it are not in the data set"
+    return dataset.with_splits({name: split_of[name] for name in named}, note)
+
+
+def write(dataset: Dataset, path: Path) -> None:
+    """Writes the splits as a CSV that ``--splits`` reads: image, split; images in no split are left out."""
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("image", "split"))
+        writer.writerows((record.image, record.split) for record in dataset.records if record.split in SPLITS)
+    os.replace(temporary, path)
