@@ -149,7 +149,7 @@ def peaks(layers: Sequence[tuple[NDArray[np.float32], Grid, Frame]]) -> NDArray[
 
 
 def otsu_level(levels: NDArray[np.uint8]) -> int:
-    """The gray level 0-255 with the largest variance between the classes above it and up to it; of equal ones the first."""
+    """The gray level 0-255 that best parts those above it from the rest, by their variance; of equal ones the first."""
     counts = np.bincount(levels.ravel(), minlength=256).astype(np.float64)
     below = counts.cumsum()
     above = below[-1] - below

@@ -1,0 +1,318 @@
+"""Pictures of images, maps, masks and boxes. The only file with a colour map.
+
+Conventions
+-----------
+- A map is drawn on its absolute scale, 0 to 1, never stretched to its own range: what is drawn over the image is as
+  opaque as the map is high, so that a healthy image stays as it is.
+- Boxes are xyxy, half-open, original pixels. What is true is blue and solid, what was predicted is orange and
+  dashed; the mask's outline is white, the peak a white cross. Blue and orange (Okabe & Ito, "Color Universal
+  Design", 2008) are told apart by colour-blind readers, and solid and dashed without colour.
+- Pictures are (row, col, 3) uint8, written as PNG or JPEG by the name's ending; maps are 16-bit gray PNGs, 65535 = 1.0;
+  masks 1-bit PNGs. Every file is written beside its place and moved there, so that none is ever seen half written.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from radtag.regions import Mask
+
+Picture = NDArray[np.uint8]
+Gray = NDArray[np.floating[Any]]
+
+COLOUR_MAP = "inferno"
+OPACITY = 0.75
+"""Of a map value of 1."""
+TRUE = (86, 180, 233)
+PREDICTED = (230, 159, 0)
+OUTLINE = (255, 255, 255)
+HALO = (0, 0, 0)
+PAPER = (24, 24, 24)
+INK = (235, 235, 235)
+
+
+def gray(pixels: Gray) -> Picture:
+    """An image (row, col) of 0-1 as a picture."""
+    return np.repeat(_byte(pixels)[..., None], 3, axis=2)
+
+
+def overlay(pixels: Gray, map_: Gray, *, opacity: float = OPACITY) -> Picture:
+    """A map over its image.
+
+    Args:
+        pixels: (row, col), 0-1.
+        map_: (row, col) of the same size, on the absolute scale 0-1.
+        opacity: of a map value of 1; in between, in proportion.
+
+    Raises:
+        ValueError: image and map differ in size.
+    """
+    if pixels.shape != map_.shape:
+        raise ValueError(f"a map of {map_.shape} pixels does not lie over an image of {pixels.shape}")
+    index = _byte(map_).astype(np.uint16)
+    index <<= 8
+    index |= _byte(pixels)
+    return _blends(opacity)[index]
+
+
+def outline(picture: Picture, mask: Mask, *, colour: tuple[int, int, int] = OUTLINE) -> Picture:
+    """The inner edge of a mask (row, col), drawn on a copy."""
+    drawn = picture.copy()
+    rows, cols = np.flatnonzero(np.any(mask, axis=1)), np.flatnonzero(np.any(mask, axis=0))
+    if len(rows) == 0:
+        return drawn
+    where = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+    inside = mask[where]
+    core = inside
+    for _ in range(_stroke(mask.shape)):
+        core = _eroded(core)
+    drawn[where][inside & ~core] = colour
+    return drawn
+
+
+def boxes(
+    picture: Picture,
+    *,
+    true_xyxy: ArrayLike = (),
+    predicted_xyxy: ArrayLike = (),
+    peak_xy: tuple[float, float] | None = None,
+) -> Picture:
+    """True boxes (n, 4), predicted boxes (m, 4) and the peak, drawn on a copy."""
+    canvas = Image.fromarray(picture)
+    pen = ImageDraw.Draw(canvas)
+    width = _stroke(picture.shape)
+    for xyxy, colour, dash in ((true_xyxy, TRUE, 0), (predicted_xyxy, PREDICTED, 6 * width)):
+        for box in np.asarray(xyxy, dtype=np.float64).reshape(-1, 4):
+            _box(pen, box, colour, width, dash)
+    if peak_xy is not None:
+        x, y = (int(value) for value in peak_xy)  # the centre of a pixel is that pixel
+        arm = 6 * width
+        for colour, thick in ((HALO, width + 2), (OUTLINE, width)):
+            pen.line([(x - arm, y), (x + arm, y)], fill=colour, width=thick)
+            pen.line([(x, y - arm), (x, y + arm)], fill=colour, width=thick)
+    return np.asarray(canvas)
+
+
+def labelled(picture: Picture, lines: Sequence[str]) -> Picture:
+    """A dark strip with a line of text each, put above a copy of the picture."""
+    if not lines:
+        return picture.copy()
+    size = int(np.clip(picture.shape[1] / 32, 10, 32))
+    font = _font(size)
+    width = picture.shape[1]
+    step = round(size * 1.35)
+    strip = Image.new("RGB", (width, step * len(lines) + size // 3), PAPER)
+    pen = ImageDraw.Draw(strip)
+    for i, line in enumerate(lines):
+        pen.text((size // 2, i * step + size // 6), _fitting(line, font, width - size), fill=INK, font=font)
+    return np.concatenate([np.asarray(strip), picture])
+
+
+def side_by_side(pictures: Sequence[Picture], *, gap_px: int = 8) -> Picture:
+    """Pictures in a row, top-aligned on dark paper."""
+    return sheet(pictures, columns=len(pictures), gap_px=gap_px)
+
+
+def sheet(pictures: Iterable[Picture], *, columns: int = 4, cell_px: int | None = None, gap_px: int = 8) -> Picture:
+    """A contact sheet.
+
+    Args:
+        pictures: of any sizes, in reading order.
+        columns: pictures in a row.
+        cell_px: longest side of a picture on the sheet, to which each is reduced; None = as they are.
+        gap_px: between pictures.
+
+    Raises:
+        ValueError: no picture, or fewer than one column.
+    """
+    shown = [picture if cell_px is None else reduced(picture, cell_px) for picture in pictures]
+    if not shown or columns < 1:
+        raise ValueError(f"a sheet needs a picture and a column, got {len(shown)} and {columns}")
+    rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    widths = [max(row[i].shape[1] for row in rows if i < len(row)) for i in range(len(rows[0]))]
+    total = sum(heights) + gap_px * (len(heights) - 1), sum(widths) + gap_px * (len(widths) - 1)
+    paper = np.empty((*total, 3), dtype=np.uint8)
+    paper[:] = PAPER
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for picture, width in zip(row, widths, strict=False):
+            paper[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+            left += width + gap_px
+        top += height + gap_px
+    return paper
+
+
+def reduced(picture: Picture, longest_px: int) -> Picture:
+    """A picture whose longest side is at most ``longest_px``; a smaller one as it is."""
+    factor = longest_px / max(picture.shape[:2])
+    if factor >= 1:
+        return picture
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+
+
+def encode_picture(picture: Picture, kind: str = "jpeg") -> bytes:
+    """A picture as a JPEG (quality 90, colour at full resolution) or a PNG file."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture)
+    if kind == "jpeg":
+        image.save(buffer, "JPEG", quality=90, subsampling=0)
+    elif kind == "png":
+        image.save(buffer, "PNG", compress_level=1)
+    else:
+        raise ValueError(f"a picture is written as jpeg or png, not {kind!r}")
+    return buffer.getvalue()
+
+
+def encode_map(map_: Gray) -> bytes:
+    """A map (row, col) of 0-1 as a 16-bit gray PNG file, 65535 = 1.0.
+
+    Pillow's encoder spends most of its time choosing a filter for each row; a bilinear map is best told by its
+    differences from row to row (PNG's filter 2).
+    """
+    rows, cols = map_.shape
+    scaled = np.clip(map_, 0, 1) * np.float32(65535)
+    scaled += np.float32(0.5)
+    raw = scaled.astype(">u2").view(np.uint8)
+    lines = np.empty((rows, 1 + 2 * cols), dtype=np.uint8)
+    lines[:, 0] = 2
+    lines[0, 1:] = raw[0]
+    np.subtract(raw[1:], raw[:-1], out=lines[1:, 1:])
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    data = packer.compress(lines.data) + packer.flush()
+    header = struct.pack(">IIBBBBB", cols, rows, 16, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def encode_mask(mask: Mask) -> bytes:
+    """A mask (row, col) as a 1-bit PNG file, white inside."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def write_map(path: Path, map_: Gray) -> None:
+    """:func:`encode_map` into a file, whole or not at all."""
+    write_bytes(path, encode_map(map_))
+
+
+def write_mask(path: Path, mask: Mask) -> None:
+    """:func:`encode_mask` into a file, whole or not at all."""
+    write_bytes(path, encode_mask(mask))
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """A picture into a .png, .jpg or .jpeg file, whole or not at all."""
+    ending = path.suffix.lower()
+    kinds = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+    if ending not in kinds:
+        raise ValueError(f"{path}: a picture is written as .png, .jpg or .jpeg")
+    write_bytes(path, encode_picture(picture, kinds[ending]))
+
+
+def read_map(path: Path) -> NDArray[np.float32]:
+    """A map written by :func:`write_map`: (row, col) float32, 0-1."""
+    with Image.open(path) as image:
+        return np.asarray(image, dtype=np.float32) / np.float32(65535)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, in a folder that is made if need be."""
+    beside = path.with_name(f".{path.name[:80]}.{os.getpid()}.part")
+    try:
+        try:
+            beside.write_bytes(data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(data)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@cache
+def _blends(opacity: float) -> Picture:
+    """Every blend of a map value with a gray value: (256 * 256, 3), at 256 * map + gray."""
+    from matplotlib import colormaps  # slow to import
+
+    values = np.arange(256) / 255
+    colours = 255 * np.asarray(colormaps[COLOUR_MAP](values))[:, None, :3]
+    alpha = (opacity * values)[:, None, None]
+    table = (1 - alpha) * np.arange(256)[None, :, None] + alpha * colours
+    return np.rint(table).astype(np.uint8).reshape(-1, 3)
+
+
+@cache
+def _font(size_px: int) -> Any:
+    """DejaVu Sans, which knows more alphabets than Pillow's own font; matplotlib brings it."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)
+
+
+def _fitting(text: str, font: Any, width_px: float) -> str:
+    """The text, shortened with an ellipsis if it is wider."""
+    if font.getlength(text) <= width_px:
+        return text
+    while text and font.getlength(text + "…") > width_px:
+        text = text[:-1]
+    return text + "…"
+
+
+def _stroke(shape: tuple[int, ...]) -> int:
+    """Line width in pixels: seen on a thumbnail, not in the way at full size."""
+    return max(1, round(max(shape[:2]) / 400))
+
+
+def _box(
+    pen: ImageDraw.ImageDraw, box: NDArray[np.float64], colour: tuple[int, int, int], width: int, dash: int
+) -> None:
+    """A box whose lines lie within it, on a dark line one pixel wider; dashes of ``dash`` pixels, 0 = solid."""
+    x1, y1, x2, y2 = np.rint(box).astype(int)
+    x2, y2 = max(x2, x1 + 1) - 1, max(y2, y1 + 1) - 1  # Pillow's corners are inclusive
+    pen.rectangle([x1 - 1, y1 - 1, x2 + 1, y2 + 1], outline=HALO, width=width + 2)
+    if not dash:
+        pen.rectangle([x1, y1, x2, y2], outline=colour, width=width)
+        return
+    for along_x, start, stop, at in (
+        (True, x1, x2, y1),
+        (True, x1, x2, y2 - width + 1),
+        (False, y1, y2, x1),
+        (False, y1, y2, x2 - width + 1),
+    ):
+        for one in range(start, stop + 1, 2 * dash):
+            other = min(one + dash, stop + 1) - 1
+            corners = (one, at, other, at + width - 1) if along_x else (at, one, at + width - 1, other)
+            if corners[0] <= corners[2] and corners[1] <= corners[3]:
+                pen.rectangle(corners, fill=colour)
+
+
+def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels whose four neighbours are inside too; beyond the array counts as outside."""
+    core = np.zeros_like(mask)
+    core[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    return core
+
+
+def _byte(values: Gray) -> NDArray[np.uint8]:
+    """0-1 as 0-255, rounded; what lies outside is clipped."""
+    scaled = np.clip(values, 0, 1) * np.float32(255)
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint8)

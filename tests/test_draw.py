@@ -1,0 +1,135 @@
+"""Pictures: what is drawn is where and as strong as it should be, and files are whole."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from radtag import draw
+
+IMAGE = np.full((60, 90), 0.4, np.float32)
+
+
+def test_a_healthy_image_stays_as_it_is():
+    np.testing.assert_array_equal(draw.overlay(IMAGE, np.zeros_like(IMAGE)), draw.gray(IMAGE))
+    faint = draw.overlay(IMAGE, np.full_like(IMAGE, 0.02)).astype(int)
+    assert np.abs(faint - draw.gray(IMAGE)).max() <= 3
+
+
+def test_a_map_is_drawn_on_its_absolute_scale():
+    high, low = np.zeros_like(IMAGE), np.zeros_like(IMAGE)
+    high[10, 20], low[10, 20] = 1.0, 0.3
+    change = [np.abs(draw.overlay(IMAGE, map_)[10, 20].astype(int) - 102).sum() for map_ in (high, low)]
+    assert change[0] > 2 * change[1] > 0
+    assert (draw.overlay(IMAGE, high)[11, 20] == 102).all()
+
+
+def test_the_strongest_map_value_has_the_brightest_colour_of_inferno():
+    # inferno's last colour is (0.988362, 0.998364, 0.644924); a quarter of gray 102 shows through.
+    expected = np.rint(0.75 * 255 * np.array([0.988362, 0.998364, 0.644924]) + 0.25 * 102)
+    np.testing.assert_array_equal(draw.overlay(IMAGE, np.ones_like(IMAGE))[0, 0], expected)
+
+
+def test_an_outline_lies_on_the_inner_edge():
+    mask = np.zeros(IMAGE.shape, bool)
+    mask[20:30, 40:60] = True
+    before = draw.gray(IMAGE)
+    drawn = (draw.outline(before, mask) == 255).all(axis=2)
+    edge = mask.copy()
+    edge[21:29, 41:59] = False
+    np.testing.assert_array_equal(drawn, edge)
+    assert (before == 102).all(), "the picture given was drawn into"
+
+
+def test_true_and_predicted_boxes_differ_in_colour_and_stroke():
+    boxes = draw.boxes(draw.gray(IMAGE), true_xyxy=[(10, 5, 30, 25)], predicted_xyxy=[(40, 5, 80, 45)])
+    assert (boxes[5, 10:30] == draw.TRUE).all()
+    assert (boxes[24, 10:30] == draw.TRUE).all()
+    assert (boxes[5:25, 29] == draw.TRUE).all()
+    dashes = (boxes[5, 40:80] == draw.PREDICTED).all(axis=1)
+    assert dashes[0]
+    assert 10 < dashes.sum() < 30
+    assert (boxes[6, 11:29] == draw.HALO[0]).all()
+    assert (boxes[7:23, 12:28] == 102).all()
+
+
+def test_the_peak_is_a_cross_on_its_pixel():
+    cross = (draw.boxes(draw.gray(IMAGE), peak_xy=(50.5, 30.5)) == 255).all(axis=2)
+    rows, cols = np.nonzero(cross)
+    assert set(rows[cols != 50]) == {30}
+    assert set(cols[rows != 30]) == {50}
+    assert (rows.min(), rows.max()) == (24, 36)
+
+
+def test_a_box_over_the_border_is_drawn_as_far_as_it_goes():
+    assert draw.boxes(draw.gray(IMAGE), true_xyxy=[(-20, -5, 200, 20)]).shape == (60, 90, 3)
+
+
+def test_a_label_strip_goes_above_and_shortens_what_does_not_fit():
+    short = draw.labelled(draw.gray(IMAGE), ["Effusion"])
+    assert short.shape[1:] == (90, 3)
+    assert (short[-60:] == 102).all()
+    assert (short[:-60] == draw.PAPER[0]).any()
+    long = draw.labelled(draw.gray(IMAGE), ["Enlarged cardiomediastinum 0.83"])
+    assert long.shape == short.shape
+
+
+def test_a_sheet_keeps_the_pictures_of_any_sizes():
+    pictures = [np.full((h, w, 3), value, np.uint8) for h, w, value in ((4, 6, 50), (8, 3, 100), (2, 9, 150))]
+    sheet = draw.sheet(pictures, columns=2, gap_px=1)
+    assert sheet.shape == (8 + 1 + 2, 9 + 1 + 3, 3)
+    assert (sheet[:4, :6] == 50).all()
+    assert (sheet[:8, 10:] == 100).all()
+    assert (sheet[9:, :9] == 150).all()
+    assert draw.side_by_side(pictures, gap_px=0).shape == (8, 18, 3)
+    assert draw.sheet([draw.gray(IMAGE)], cell_px=45).shape == (30, 45, 3)
+
+
+def test_maps_are_16_bit_gray_and_masks_1_bit(tmp_path):
+    random = np.random.default_rng(0)
+    map_ = random.random((5, 9)).astype(np.float32)
+    map_[0, :3] = 0, 1, 1.5
+    draw.write_map(tmp_path / "maps" / "a.png", map_)
+    with Image.open(tmp_path / "maps" / "a.png") as image:
+        assert image.mode in ("I;16", "I;16B", "I")
+        assert image.size == (9, 5)
+        stored = np.asarray(image)
+    np.testing.assert_array_equal(stored, np.rint(np.clip(map_, 0, 1).astype(np.float64) * 65535))
+    np.testing.assert_allclose(draw.read_map(tmp_path / "maps" / "a.png"), np.clip(map_, 0, 1), atol=1e-5)
+    draw.write_mask(tmp_path / "mask.png", map_ > 0.5)
+    with Image.open(tmp_path / "mask.png") as image:
+        assert image.mode == "1"
+        np.testing.assert_array_equal(np.asarray(image), map_ > 0.5)
+
+
+def test_pictures_come_back(tmp_path):
+    picture = draw.overlay(IMAGE, np.tile(np.linspace(0, 1, 90, dtype=np.float32), (60, 1)))
+    draw.write_picture(tmp_path / "a.png", picture)
+    draw.write_picture(tmp_path / "a.jpg", picture)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert np.abs(np.asarray(image).astype(int) - picture).mean() < 3
+    with pytest.raises(ValueError, match=r"\.png, \.jpg or \.jpeg"):
+        draw.write_picture(tmp_path / "a.gif", picture)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
+    path = tmp_path / "mask.png"
+    draw.write_mask(path, IMAGE > 0)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(draw.os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        draw.write_mask(path, IMAGE > 1)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_refuses_a_map_of_another_size():
+    with pytest.raises(ValueError, match="does not lie over"):
+        draw.overlay(IMAGE, IMAGE.T)
+    with pytest.raises(ValueError, match="a picture and a column"):
+        draw.sheet([])
