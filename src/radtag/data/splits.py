@@ -76,11 +76,10 @@ def draw(dataset: Dataset, shares: Mapping[str, float], seed: int) -> dict[str, 
         if not open_columns:
             break
         rarest = min(open_columns, key=lambda column: (left[column], column))
-        of_it = [group for group in shuffled if split_of[group] < 0 and counts[group, rarest] > 0]
-        of_it.sort(key=lambda group: -images[group])  # large patients first, while there is room to make up for them
-        for group in of_it:
+        # In random order: large patients first would balance better, and would all go to the largest split.
+        for group in [group for group in shuffled if split_of[group] < 0 and counts[group, rarest] > 0]:
             _deal(group, lacking[:, rarest], lacking, lacking_images, counts, images, split_of)
-    for group in sorted((g for g in shuffled if split_of[g] < 0), key=lambda g: -images[g]):
+    for group in [group for group in shuffled if split_of[group] < 0]:
         _deal(group, lacking_images, lacking, lacking_images, counts, images, split_of)
     return {record.image: names[split_of[group]] for record, group in zip(dataset.records, group_of, strict=True)}
 

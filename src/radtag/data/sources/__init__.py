@@ -49,13 +49,25 @@ def open_source(
         BadSetting: an unknown source, option or split.
         BadData: files that contradict the layout, or a selection that leaves nothing.
     """
+    return select(load(spec), splits=splits, only=only, seed=seed, findings=findings)
+
+
+def select(
+    dataset: Dataset,
+    *,
+    splits: Path | None = None,
+    only: Sequence[str] = (),
+    seed: int = 0,
+    findings: Sequence[str] | None = None,
+) -> Dataset:
+    """What :func:`open_source` makes of a loaded data set: the files that are there, in splits, and those wanted."""
     wanted = []
     for name in only:
         split = split_name(name)
         if split is None:
             raise BadSetting(f"unknown split {name!r}. Use train, val or test.")
         wanted.append(split)
-    dataset, _ = without_missing(load(spec))
+    dataset, _ = without_missing(dataset)
     if findings is not None:
         dataset = dataset.with_findings(findings)
     dataset = from_file(dataset, Path(splits)) if splits is not None else assign(dataset, seed)
