@@ -61,6 +61,9 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     for at, column in enumerate(table.header):
         if not column and any(row[at] for _, row in table.rows):
             raise BadData(f"{path}: column {at + 1} has cells but no name. Name it, or empty it.")
+    twice = [column for column in table.header if column and table.header.count(column) > 1]
+    if twice:
+        raise BadData(f"{path}: column {twice[0]!r} is there {twice.count(twice[0])} times. Keep one.")
     finding_at = {column: at for at, column in enumerate(table.header) if at not in special and column}
     if not finding_at:
         raise BadData(

@@ -53,9 +53,7 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     findings = tuple(sorted(name for name in present if not is_normal(name)))
     if not findings:
         names = ", ".join(sorted({folder.name for folder, _ in classes})) or "none"
-        raise BadData(
-            f"{root} has no sub-folder with images of a finding (sub-folders: {names}). Make one for each class."
-        )
+        raise BadData(f"{root} has no sub-folder with images of a finding (it has {names}). Make one for each class.")
     records = tuple(
         Record(
             image=path.relative_to(root).as_posix(),
