@@ -186,7 +186,7 @@ def write(out: Path, count: int, *, seed: int = 0, side: int = 256, progress: bo
     rows: list[dict[str, object]] = []
     boxes: list[tuple[str, str, float, float, float, float]] = []
     # Compressing releases the interpreter's lock, so one thread writes while this one draws.
-    with ThreadPoolExecutor(1) as writer, _bar(count, "drawing phantoms", progress) as advance:
+    with ThreadPoolExecutor(1) as writer, progress_bar(count, "drawing phantoms", progress) as advance:
         pending = []
         for index in range(count):
             phantom = render(index, seed=seed, side=side)
@@ -263,7 +263,7 @@ def _save(folder: Path, row: dict[str, object], phantom: Phantom) -> None:
         Pillow.fromarray(mask).save(folder / str(row[f"mask:{finding}"]))
 
 
-class _bar:
+class progress_bar:
     """A progress bar on standard error; a with-statement that gives a function to advance it."""
 
     def __init__(self, total: int, what: str, shown: bool | None) -> None:

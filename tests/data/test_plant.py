@@ -1,0 +1,222 @@
+"""Planted lesions: healthy images stay as they are, planted ones change inside their masks and nowhere else."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from radtag.data import phantom
+from radtag.data.plant import estimate_lungs, healthy, plant
+from radtag.data.sources import open_source
+from radtag.data.table import Dataset, Record
+from radtag.errors import BadData, BadSetting
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def normals(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Healthy phantoms standing in for patients: two images each, as JPEG, with lung masks, none of them in a split."""
+    folder = tmp_path_factory.mktemp("normals")
+    records = []
+    for index in range(40):
+        drawn = phantom.render(index, side=96, findings=())
+        path = folder / f"view {index}.jpg"
+        Pillow.fromarray(drawn.pixels).save(path, quality=92)
+        Pillow.fromarray(drawn.lungs).save(folder / f"lungs{index}.png")
+        lungs = folder / f"lungs{index}.png"
+        records.append(Record(f"a/view {index}.jpg", path, (0.0, 0.0), patient=f"p{index // 2}", lungs=lungs))
+    return Dataset("normals", ("mass", "oedema"), tuple(records))
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(table.open()))
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return np.asarray(Pillow.open(path))
+
+
+def test_healthy_images_keep_every_pixel_and_planted_ones_change_in_their_masks_alone(normals: Dataset, tmp_path: Path):
+    table = plant(normals, tmp_path / "out", progress=False)
+    original = {record.image: _pixels(record.path) for record in normals.records}
+    planted = alone = 0
+    for row in _rows(table):
+        before, after = original[row["attr:original"]], _pixels(table.parent / row["image"])
+        assert after.dtype == np.uint8
+        kinds = [kind for kind in ("nodule", "consolidation", "effusion", "pneumothorax") if row[kind] == "1"]
+        masks = [_pixels(table.parent / row[f"mask:{kind}"]) for kind in kinds]
+        assert {column for column, cell in row.items() if column.startswith("mask:") and cell} == {
+            f"mask:{kind}" for kind in kinds
+        }
+        if not kinds:
+            np.testing.assert_array_equal(after, before)
+            continue
+        planted += 1
+        changed = after != before
+        assert not (changed & ~np.logical_or.reduce(masks)).any()
+        if len(kinds) == 1:
+            alone += 1
+            np.testing.assert_array_equal(changed, masks[0])
+    assert planted == 20
+    assert alone >= 8
+
+
+def test_half_of_each_split_is_planted_and_no_patient_is_in_two_splits(normals: Dataset, tmp_path: Path):
+    rows = _rows(plant(normals, tmp_path / "out", progress=False))
+    kinds = ("nodule", "consolidation", "effusion", "pneumothorax")
+    patients: dict[str, set[str]] = {}
+    for split, share in (("train", 0.65), ("val", 0.15), ("test", 0.20)):
+        of_split = [row for row in rows if row["split"] == split]
+        assert len(of_split) / len(rows) == pytest.approx(share, abs=0.06)
+        ill = sum(any(row[kind] == "1" for kind in kinds) for row in of_split)
+        assert ill == round(0.5 * len(of_split))
+        patients[split] = {row["patient"] for row in of_split}
+    assert not patients["train"] & patients["test"]
+    assert not patients["val"] & (patients["train"] | patients["test"])
+    for kind in kinds:
+        assert sum(row[kind] == "1" for row in rows) >= 4
+
+
+def test_the_folder_opens_as_a_csv_source_and_says_how_it_was_made(normals: Dataset, tmp_path: Path):
+    table = plant(normals, tmp_path / "out", kinds=("effusion", "nodule"), progress=False)
+    opened = open_source(f"csv:{table}")
+    assert opened.findings == ("effusion", "nodule")
+    assert len(opened) == 40
+    for record in opened.records:
+        assert {f for f, label in zip(opened.findings, record.labels, strict=True) if label} == set(record.masks)
+        assert set(record.masks) == set(record.boxes_xyxy)
+        assert record.attributes["lungs"] == "given"
+    about = json.loads((table.parent / "about.json").read_text())
+    assert (about["written"], about["planted"], about["left_out"]) == (40, 20, [])
+
+
+def test_the_same_seed_gives_the_same_set_and_workers_do_not_matter(normals: Dataset, tmp_path: Path):
+    first, again, other = (
+        plant(normals, tmp_path / name, seed=seed, workers=workers, limit=20, progress=False)
+        for name, seed, workers in (("a", 1, 1), ("b", 1, 3), ("c", 2, 1))
+    )
+    assert first.read_text() == again.read_text()
+    for path in sorted(first.parent.rglob("*.png")):
+        assert path.read_bytes() == (again.parent / path.relative_to(first.parent)).read_bytes()
+    assert first.read_text() != other.read_text()
+    assert len(_rows(first)) == 20
+
+
+def test_own_splits_are_kept_and_a_missing_validation_part_is_drawn(normals: Dataset, tmp_path: Path):
+    own = tuple(
+        replace(record, split="test" if index % 4 < 2 else "train") for index, record in enumerate(normals.records)
+    )
+    table = plant(replace(normals, records=own), tmp_path / "out", progress=False)
+    split_of = {row["attr:original"]: row["split"] for row in _rows(table)}
+    for record in own:
+        assert split_of[record.image] in (("test",) if record.split == "test" else ("train", "val"))
+    assert 0 < list(split_of.values()).count("val") <= 6
+
+
+def test_sixteen_bit_images_stay_sixteen_bit(tmp_path: Path):
+    records = []
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        drawn = phantom.render(index, side=96, findings=())
+        deep = drawn.pixels.astype(np.uint16) * 256 + rng.integers(0, 200, drawn.pixels.shape, dtype=np.uint16)
+        Pillow.fromarray(deep).save(tmp_path / f"{index}.png")
+        Pillow.fromarray(drawn.lungs).save(tmp_path / f"l{index}.png")
+        records.append(Record(f"{index}.png", tmp_path / f"{index}.png", (0.0,), lungs=tmp_path / f"l{index}.png"))
+    table = plant(Dataset("deep", ("mass",), tuple(records)), tmp_path / "out", progress=False)
+    for row in _rows(table):
+        before, after = _pixels(tmp_path / row["attr:original"]), _pixels(table.parent / row["image"])
+        changed = before.astype(int) != after.astype(int)
+        masks = [_pixels(table.parent / row[key]) for key in row if key.startswith("mask:") and row[key]]
+        union = np.logical_or.reduce(masks) if masks else np.zeros_like(changed)
+        assert Pillow.open(table.parent / row["image"]).mode.startswith("I")
+        assert not (changed & ~union).any()
+
+
+def test_lungs_are_estimated_where_none_are_given(normals: Dataset, tmp_path: Path):
+    bare = replace(normals, records=tuple(replace(record, lungs=None) for record in normals.records[:20]))
+    table = plant(bare, tmp_path / "out", progress=False)
+    rows = _rows(table)
+    assert len(rows) >= 16
+    assert {row["attr:lungs"] for row in rows} == {"estimated"}
+    given = {record.image: record.lungs for record in normals.records}
+    inside = []
+    for row in rows:
+        truth, estimate = _pixels(given[row["attr:original"]]), _pixels(table.parent / row["lungs"])
+        assert truth.shape == estimate.shape
+        inside.append((truth & estimate).sum() / estimate.sum())
+    assert np.median(inside) > 0.85
+
+
+def test_estimated_lungs_lie_within_outlined_ones(shared_data: Path):
+    """On a few real X-rays; the numbers in the docstring come from every fourth of the 932."""
+    folder = shared_data / "covid_qu_ex" / "Infection Segmentation Data" / "Train" / "Normal"
+    inside, dice, missed = [], [], 0
+    for path in sorted((folder / "images").iterdir())[::30]:
+        truth = _pixels(folder / "lung masks" / f"{path.stem}.png") > 0
+        estimate = estimate_lungs(np.asarray(Pillow.open(path).convert("L"), dtype=np.float32) / np.float32(255))
+        if estimate is None:
+            missed += 1
+            continue
+        inside.append((truth & estimate).sum() / estimate.sum())
+        dice.append(2 * (truth & estimate).sum() / (truth.sum() + estimate.sum()))
+    assert missed <= 3
+    assert np.mean(inside) > 0.88
+    assert np.median(dice) > 0.80
+
+
+@pytest.mark.parametrize("shape", [(20, 200), (100, 140)])
+def test_nothing_is_called_lungs_in_a_flat_or_tiny_image(shape: tuple[int, int]):
+    assert estimate_lungs(np.full(shape, 0.5, dtype=np.float32)) is None
+
+
+def test_what_counts_as_healthy():
+    labels = {
+        "all zero": (0.0, 0.0, 0.0),
+        "normal": (1.0, 0.0, 0.0),
+        "normal alone known": (1.0, NAN, NAN),
+        "normal and ill": (1.0, 1.0, 0.0),
+        "ill": (0.0, 1.0, 0.0),
+        "unknown": (NAN, NAN, NAN),
+        "partly unknown": (0.0, 0.0, NAN),
+    }
+    records = tuple(Record(name, Path(name), row) for name, row in labels.items())
+    with_normal = Dataset("set", ("No_Finding", "mass", "oedema"), records)
+    assert [r.image for r in healthy(with_normal).records] == ["normal", "normal alone known"]
+    without = Dataset("set", ("nodes", "mass", "oedema"), records)
+    assert [r.image for r in healthy(without).records] == ["all zero"]
+    assert [r.image for r in healthy(without, normal="nodes").records] == ["normal", "normal alone known"]
+    with pytest.raises(BadData, match=r"has no finding 'fine'; it has nodes, mass, oedema"):
+        healthy(without, normal="fine")
+    only_ill = Dataset("set", ("mass",), (Record("x", Path("x"), (1.0,)), Record("y", Path("y"), (NAN,))))
+    with pytest.raises(BadData, match="none of its 2 images is known to be healthy"):
+        healthy(only_ill)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"share": 1.0}, "share 1.0 leaves no healthy"),
+        ({"kinds": ("nodule", "fracture")}, "no lesion 'fracture'. Use some of nodule, consolidation"),
+        ({"kinds": ()}, "name none, or one twice"),
+        ({"limit": 1}, "limit 1 is too few"),
+    ],
+)
+def test_settings_that_will_not_do_are_refused(normals: Dataset, tmp_path: Path, options: dict, said: str):
+    with pytest.raises(BadSetting, match=said):
+        plant(normals, tmp_path / "out", progress=False, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_without_lungs_leave_nothing_behind(tmp_path: Path):
+    Pillow.fromarray(np.full((80, 90), 120, dtype=np.uint8)).save(tmp_path / "flat.png")
+    records = tuple(Record(str(i), tmp_path / "flat.png", (0.0,), patient=str(i)) for i in range(4))
+    with pytest.raises(BadData, match=r"4 of 4 healthy images cannot be planted; 0: no lungs were found in it"):
+        plant(Dataset("flat", ("mass",), records), tmp_path / "out", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["flat.png"]
