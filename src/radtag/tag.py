@@ -1,0 +1,736 @@
+"""Tag images: a score, a map, a mask and boxes for every finding, in the image's own pixels.
+
+Conventions
+-----------
+- A file of one image is named as its file (``a.png``); a frame or slice of a file of several is ``scan.dcm#3``, counted
+  from 0. Files of one name in different folders are told apart by as many of their folders as it takes (``b/a.png``).
+- The mask and its boxes follow from the map alone (map > mask threshold); ``positive`` follows from the score alone
+  (score >= threshold). Files of maps, masks and overlays are written for positive findings unless told otherwise.
+- With several networks, or mirrored images, what is averaged are calibrated scores, and calibrated maps in original
+  pixels; thresholds are the mean of the networks'.
+
+``tag_files`` streams: reader threads decode ahead of the network, writer threads follow it, and no more than a few
+batches of images are held. Every finished image is a line of ``journal.jsonl``, written after its pictures, so that a
+call that was killed is taken up where it stopped; ``tags.csv`` is assembled from the journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import filelock
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import radtag
+from radtag import draw, regions
+from radtag.ahead import Step, read_ahead
+from radtag.calibration import Calibration
+from radtag.errors import BadSetting, RadtagError
+from radtag.geometry import XYXY, Frame, Grid, to_original
+from radtag.images import Image, expand, read_all
+from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
+from radtag.regions import Regions
+from radtag.train.run import Run
+
+FloatMap = NDArray[np.float32]
+Saved = Literal["maps", "masks", "overlays"]
+MaskRule = Literal["validated", "otsu"]
+
+COLUMNS = (
+    *("image", "finding", "score", "threshold", "positive", "peak_x", "peak_y"),
+    *("mask_area_px", "mask_area_mm2", "boxes", "mask_threshold", "frame", "file"),
+)
+OVERLAY_PX = 1024
+"""Longest side of an overlay; it is for looking at, where map and mask have every original pixel."""
+
+
+class Layer(NamedTuple):
+    """Calibrated maps (finding, row, col) of one pass through one network, where its cells look, and the way back."""
+
+    maps: FloatMap
+    grid: Grid
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the networks say about one image.
+
+    Args:
+        image: the image.
+        scores: (finding,) probabilities.
+        layers: one for each network and each mirroring; the map is their mean in original pixels.
+    """
+
+    image: Image
+    scores: NDArray[np.float32]
+    layers: tuple[Layer, ...]
+
+    @property
+    def frame(self) -> Frame:
+        """How the image became the (first) network's input."""
+        return self.layers[0].frame
+
+    @property
+    def map_grid(self) -> FloatMap:
+        """(finding, row, col) calibrated maps on the grid of the only layer.
+
+        Raises:
+            ValueError: there are several layers, whose grids differ; use :meth:`maps`.
+        """
+        if len(self.layers) > 1:
+            raise ValueError(f"{len(self.layers)} layers have no common grid; use maps(), in original pixels")
+        return self.layers[0].maps
+
+    def maps(self) -> FloatMap:
+        """(finding, row, col) in original pixels."""
+        return self.map(slice(None))
+
+    def map(self, finding: int | slice, frame_of: Callable[[Frame], Frame] = lambda frame: frame) -> FloatMap:
+        """One finding's map (row, col), or a slice of them, in the pixels ``frame_of`` leads back to."""
+        mean = to_original(self.layers[0].maps[finding], self.layers[0].grid, frame_of(self.layers[0].frame))
+        for layer in self.layers[1:]:
+            mean += to_original(layer.maps[finding], layer.grid, frame_of(layer.frame))
+        return mean if len(self.layers) == 1 else mean / np.float32(len(self.layers))
+
+    @cached_property
+    def peaks(self) -> NDArray[np.float64]:
+        """(finding, 3): x and y of the map's first largest pixel, and its value."""
+        return regions.peaks(self.layers)
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What is said of one image about one finding. Map, mask and boxes are worked out when they are asked for.
+
+    Args:
+        image: name of the image.
+        finding: name of the finding.
+        score: probability that the image has it.
+        threshold: positive from this score.
+        mask_rule: what the map must exceed to be in the mask, or "otsu".
+        min_area_px: smaller components are dropped; None = a share of the image, see :mod:`radtag.regions`.
+        prediction: where it comes from.
+        index: of the finding in the prediction.
+    """
+
+    image: str
+    finding: str
+    score: float
+    threshold: float
+    mask_rule: float | Literal["otsu"]
+    min_area_px: float | None
+    prediction: Prediction = field(repr=False)
+    index: int = field(repr=False)
+
+    @property
+    def positive(self) -> bool:
+        """Whether the score reaches the threshold."""
+        return self.score >= self.threshold
+
+    @property
+    def peak_xy(self) -> tuple[float, float]:
+        """Centre of the map's first largest pixel, in original pixels."""
+        x, y, _ = self.prediction.peaks[self.index]
+        return float(x), float(y)
+
+    @property
+    def map(self) -> FloatMap:
+        """(row, col) 0-1 in original pixels; not kept, since it is large and quickly made again."""
+        return self.prediction.map(self.index)
+
+    @cached_property
+    def mask_threshold(self) -> float:
+        """What the map must exceed; NaN for the Otsu threshold of a constant map."""
+        return regions.otsu_threshold(self.map) if self.mask_rule == "otsu" else self.mask_rule
+
+    @cached_property
+    def regions(self) -> Regions:
+        """Mask, boxes and areas."""
+        # Interpolation rounds differently at the peak alone and over the whole map, hence the margin.
+        if self.prediction.peaks[self.index, 2] < self.mask_threshold - 1e-6:
+            return Regions(np.zeros(self.prediction.image.size_rc, dtype=bool), (), (), ())
+        return regions.find(self.map, self.mask_threshold, min_area_px=self.min_area_px)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(row, col) in original pixels."""
+        return self.regions.mask
+
+    @property
+    def boxes(self) -> tuple[XYXY, ...]:
+        """Of the mask's components, xyxy, half-open, original pixels; the one with the highest map value first."""
+        return self.regions.boxes_xyxy
+
+    @property
+    def mask_area_px(self) -> int:
+        """Pixels in the mask."""
+        return self.regions.area_px
+
+    @property
+    def mask_area_mm2(self) -> float:
+        """Square millimetres of the mask; NaN where the file does not tell the pixel spacing."""
+        return regions.area_mm2(self.mask_area_px, self.prediction.image.spacing_mm)
+
+    def row(self) -> tuple[str, ...]:
+        """Its line of ``tags.csv``, but for the file."""
+        x, y = self.peak_xy
+        area = self.mask_area_mm2
+        return (
+            *(self.image, self.finding, f"{self.score:.6g}", f"{self.threshold:.6g}", str(int(self.positive))),
+            *(f"{x:.10g}", f"{y:.10g}", str(self.mask_area_px), "" if np.isnan(area) else f"{area:.6g}"),
+            json.dumps([[int(edge) for edge in box] for box in self.boxes], separators=(",", ":")),
+            *("" if np.isnan(self.mask_threshold) else f"{self.mask_threshold:.6g}", str(self.prediction.image.frame)),
+        )
+
+
+class Prepared(NamedTuple):
+    """An image as every network of a tagger takes it: (row, col) uint8 and the way back, for each."""
+
+    image: Image
+    inputs: tuple[tuple[NDArray[np.uint8], Frame], ...]
+
+
+class Tagger:
+    """One run, or several as an ensemble, ready to tag.
+
+    Args:
+        runs: runs with the same findings.
+        device: "cpu", "cuda", ...; "auto" is the accelerator if there is one.
+        batch_size: images through the network at once.
+        findings: those wanted, in this order; None = all.
+        threshold: positive from this score, for all findings or by finding's name; None = as validated.
+        mask: what a map must exceed to be in the mask: as validated, Otsu's threshold of each map, or a value 0-1.
+        grid: where a map's cells lie on the image: where they were measured to look, or, as published, the centres of
+            tiles.
+        tta: "flip" averages with what the mirrored image gives (not for findings that are told by their side).
+        min_area_px: smaller components of a mask are dropped; None = a share of the image.
+
+    Raises:
+        BadSetting: runs that differ in their findings, an unknown finding, or a value out of range.
+    """
+
+    def __init__(
+        self,
+        runs: Run | Sequence[Run],
+        *,
+        device: str = "auto",
+        batch_size: int = 8,
+        findings: Sequence[str] | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        mask: MaskRule | float = "validated",
+        grid: Literal["measured", "tiles"] = "measured",
+        tta: Literal["none", "flip"] = "none",
+        min_area_px: float | None = None,
+    ) -> None:
+        self.runs: tuple[Run, ...] = tuple(runs) if isinstance(runs, Sequence) else (runs,)
+        if not self.runs:
+            raise BadSetting("no run was given. Name at least one folder that train wrote.")
+        known = self.runs[0].findings
+        for run in self.runs[1:]:
+            if run.findings != known:
+                raise BadSetting(
+                    f"{run.path} knows {', '.join(run.findings)}; {self.runs[0].path} knows {', '.join(known)}."
+                    " Runs of an ensemble know the same findings in the same order."
+                )
+        if batch_size < 1:
+            raise BadSetting(f"a batch holds at least one image, got {batch_size}.")
+        if grid not in ("measured", "tiles"):
+            raise BadSetting(f"grid is measured or tiles, got {grid!r}.")
+        if tta not in ("none", "flip"):
+            raise BadSetting(f"tta is none or flip, got {tta!r}.")
+        self.findings: tuple[str, ...] = known if findings is None else tuple(findings)
+        for name in (*self.findings, *(threshold if isinstance(threshold, Mapping) else ())):
+            if name not in known:
+                raise BadSetting(f"the run does not know the finding {name!r}; it knows {', '.join(known)}.")
+        at = [known.index(name) for name in self.findings]
+        self._at = at
+        self._calibrations: list[Calibration] = [run.calibration.only(at) for run in self.runs]
+        self._grids = [run.grid if grid == "measured" else run.tile_grid for run in self.runs]
+        self.thresholds = np.mean([one.score_threshold for one in self._calibrations], axis=0)
+        self.mask_thresholds = np.mean([one.mask_threshold for one in self._calibrations], axis=0)
+        if threshold is not None:
+            given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(self.findings, threshold)
+            for i, name in enumerate(self.findings):
+                self.thresholds[i] = _share("threshold", given.get(name, self.thresholds[i]))
+        if not isinstance(mask, str):
+            self.mask_thresholds[:] = _share("mask", mask)
+        elif mask not in ("validated", "otsu"):
+            raise BadSetting(f"mask is validated, otsu or a map value from 0 to 1, got {mask!r}.")
+        self._otsu = mask == "otsu"
+        self.batch_size = batch_size
+        self.min_area_px = min_area_px
+        self.tta = tta
+        self.device = torch.device(_device(device))
+        self._models = [run.build_model().to(self.device) for run in self.runs]
+        # What the tags depend on; written with them, so that a folder never mixes two ways of tagging.
+        self.settings: dict[str, Any] = {
+            "findings": list(self.findings),
+            "threshold": [float(value) for value in self.thresholds],
+            "mask": "otsu" if self._otsu else [float(value) for value in self.mask_thresholds],
+            "grid": grid,
+            "tta": tta,
+            "min_area_px": min_area_px,
+        }
+
+    @classmethod
+    def load(cls, runs: Path | str | Sequence[Path | str], **options: Any) -> Tagger:
+        """From run folders; options as for the class."""
+        paths = [runs] if isinstance(runs, str | os.PathLike) else runs
+        return cls([Run.load(path) for path in paths], **options)
+
+    def prepare(self, image: Image) -> Prepared:
+        """An image as the networks take it; safe to call in any thread."""
+        return Prepared(image, tuple(run.prepare(image) for run in self.runs))
+
+    def forward(self, batch: Sequence[Prepared]) -> list[Prediction]:
+        """A batch of prepared images through every network."""
+        scores = np.zeros((len(batch), len(self.findings)), dtype=np.float32)
+        layers: list[list[Layer]] = [[] for _ in batch]
+        mirrored = (False, True) if self.tta == "flip" else (False,)
+        for i, (run, model, calibration) in enumerate(zip(self.runs, self._models, self._calibrations, strict=True)):
+            pixels = torch.from_numpy(np.stack([one.inputs[i][0] for one in batch])).to(self.device)
+            for mirror in mirrored:
+                with torch.inference_mode():
+                    output = model(run.normalise(pixels.flip(-1) if mirror else pixels))
+                logits = output.logits.float().cpu().numpy()[:, self._at]
+                cells = output.maps.float().cpu().numpy()[:, self._at]
+                grid = self._grids[i]
+                if mirror:
+                    cells, grid = cells[..., ::-1], _mirrored(grid, run.size_px)
+                maps = calibration.maps(cells)
+                scores += calibration.scores(logits) / np.float32(len(self.runs) * len(mirrored))
+                for j, one in enumerate(batch):
+                    layers[j].append(Layer(maps[j], grid, one.inputs[i][1]))
+        return [
+            Prediction(one.image, score, tuple(layer)) for one, score, layer in zip(batch, scores, layers, strict=True)
+        ]
+
+    def predict(self, images: Iterable[Image]) -> Iterator[Prediction]:
+        """Scores and maps of images, batch by batch, in their order."""
+        prepared = map(self.prepare, images)
+        while batch := list(islice(prepared, self.batch_size)):
+            yield from self.forward(batch)
+
+    def tags(self, prediction: Prediction, name: str) -> list[Tag]:
+        """The tags of one image, one a finding."""
+        return [
+            Tag(
+                image=name,
+                finding=finding,
+                score=float(prediction.scores[i]),
+                threshold=float(self.thresholds[i]),
+                mask_rule="otsu" if self._otsu else float(self.mask_thresholds[i]),
+                min_area_px=self.min_area_px,
+                prediction=prediction,
+                index=i,
+            )
+            for i, finding in enumerate(self.findings)
+        ]
+
+    def tag(self, images: Iterable[Path | str | Image] | Path | str | Image) -> Iterator[Tag]:
+        """Tags of files, folders, or images at hand: one for each image and finding, image by image.
+
+        Raises:
+            UnreadableImage: a file that cannot be read; :func:`tag_files` goes on and reports it.
+        """
+        given: list[Any] = [images] if isinstance(images, str | os.PathLike | Image) else list(images)
+        todo: list[Path | Image] = []
+        for one in given:
+            todo += [one] if isinstance(one, Image) else expand([one])
+        names = name_files([one for one in todo if not isinstance(one, Image)])
+
+        def read(one: Path | Image) -> Iterator[tuple[str, Prepared]]:
+            if isinstance(one, Image):
+                yield Path(one.source).name + (f"#{one.frame}" if one.frame else ""), self.prepare(one)
+                return
+            for image, number in _numbered(read_all(one)):
+                yield names[one].name + number, self.prepare(image)
+
+        def values() -> Iterator[tuple[str, Prepared]]:
+            for step in read_ahead(todo, read, threads=2, ahead=self.batch_size):
+                if step.error is not None:
+                    raise step.error
+                if step.value is not None:
+                    yield step.value
+
+        stream = values()
+        while batch := list(islice(stream, self.batch_size)):
+            predictions = self.forward([prepared for _, prepared in batch])
+            for (name, _), prediction in zip(batch, predictions, strict=True):
+                yield from self.tags(prediction, name)
+
+
+def load(run: Path | str | Sequence[Path | str], **options: Any) -> Tagger:
+    """A tagger from a run folder, or from several as an ensemble; options as for :class:`Tagger`."""
+    return Tagger.load(run, **options)
+
+
+@dataclass(frozen=True)
+class TagSummary:
+    """What a call of :func:`tag_files` did.
+
+    Args:
+        out: the folder.
+        files: files asked for.
+        skipped: of these, files that were tagged before and have not changed.
+        images: images in ``tags.csv``, from this call and those before.
+        positives: per finding, how many of them.
+        failures: files that could not be tagged, and why.
+        seconds: the call took.
+    """
+
+    out: Path
+    files: int
+    skipped: int
+    images: int
+    positives: Mapping[str, int]
+    failures: Mapping[str, str]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether every file was tagged."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "out": str(self.out),
+            "ok": self.ok,
+            "files": self.files,
+            "skipped": self.skipped,
+            "images": self.images,
+            "positives": dict(self.positives),
+            "failures": dict(self.failures),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        before = f", {self.skipped} of them before" if self.skipped else ""
+        lines = [f"{self.files - len(self.failures)} of {self.files} files tagged{before}; {self.images} images in all"]
+        lines += [f"{finding}: {count} positive" for finding, count in self.positives.items()]
+        if self.failures:
+            lines.append(f"{len(self.failures)} files could not be tagged:")
+            lines += [f"  {cause}" for cause in self.failures.values()]
+        return [*lines, f"-> {self.out / 'tags.csv'}"]
+
+
+def tag_files(
+    run: Tagger | Run | Path | str | Sequence[Path | str],
+    files: Iterable[Path | str],
+    out: Path | str,
+    *,
+    save: Sequence[Saved] = ("maps", "masks", "overlays"),
+    save_for: Literal["positive", "all"] = "positive",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> TagSummary:
+    """Tags files into a folder: tags.csv, maps/, masks/, overlays/, manifest.json, journal.jsonl.
+
+    A second call skips the files that are done and have not changed (size and time of change). A file that cannot be
+    read is reported at the end, with its cause; all others are done. What was killed at any time is taken up by the
+    same call.
+
+    ``maps/FINDING/NAME.png`` and ``masks/FINDING/NAME.png`` are in original pixels; ``overlays/NAME.jpg`` shows all the
+    findings that are positive. NAME is the image's without the file's ending.
+
+    Args:
+        run: what tags them; a path, or several for an ensemble.
+        files: files, folders or patterns.
+        out: the folder, new or from a call before.
+        save: which pictures to write.
+        save_for: the findings whose pictures are written: those that are positive in an image, or all.
+        threads: for reading and as many for writing; None = one for each core, at most 8.
+        progress: called with the number of files done and of all, as each is done.
+        options: as for :class:`Tagger`, where ``run`` is not one.
+
+    Raises:
+        BadSetting: the folder holds tags by another run or with other settings, or another call is writing into it.
+        UnreadableImage: there is nothing at a path, or no file in a folder.
+    """
+    started = time.monotonic()
+    out = Path(out)
+    for name in save:
+        if name not in ("maps", "masks", "overlays"):
+            raise BadSetting(f"what can be saved are maps, masks and overlays, not {name!r}.")
+    if save_for not in ("positive", "all"):
+        raise BadSetting(f"pictures are saved for positive or all findings, not {save_for!r}.")
+    if isinstance(run, Tagger):
+        if options:
+            raise BadSetting(f"{', '.join(options)}: give options when the tagger is made.")
+        tagger = run
+    elif isinstance(run, str | os.PathLike | Sequence):
+        tagger = Tagger.load(run, **options)
+    else:
+        tagger = Tagger(run, **options)
+    todo = list(dict.fromkeys(Path(os.path.abspath(file)) for file in expand(list(files))))
+    workers = threads or min(8, os.cpu_count() or 1)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = filelock.FileLock(out / ".lock").acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise BadSetting(f"{out}: another call is tagging into this folder. Wait for it, or choose another.") from error
+    with lock:
+        identity = {
+            "format": 1,
+            "runs": [{"path": str(one.path), "sha256": _digest(one.path)} for one in tagger.runs],
+            "settings": {**tagger.settings, "save": sorted(save), "save_for": save_for},
+        }
+        _claim(out, identity)
+        journal = Journal(out / "journal.jsonl")
+        names = name_files(todo, journal.names)
+        failures: dict[str, str] = {}
+        skipped = 0
+        try:
+            before = journal.leaves()
+            waiting = [file for file in todo if not journal.is_done(file)]
+            skipped = len(todo) - len(waiting)
+            for leaf in (leaf for file in waiting for leaf in before.get(file, ())):
+                _remove(out, leaf, tagger.findings)  # of an earlier version of the file
+            if progress is not None and skipped:
+                progress(skipped, len(todo))
+            _tag_all(
+                tagger, waiting, names, out, journal, failures,
+                save=frozenset(save), everything=save_for == "all", workers=workers,
+                progress=(lambda done: progress(skipped + done, len(todo))) if progress is not None else None,
+            )  # fmt: skip
+        finally:
+            positives = journal.assemble(out / "tags.csv", COLUMNS, tagger.findings)
+            images, seconds = len(journal.images()), time.monotonic() - started
+            summary = TagSummary(out, len(todo), skipped, images, positives, failures, seconds)
+            _write_manifest(out, identity, journal, summary, complete=journal.done(todo) == len(todo))
+            journal.close()
+    return summary
+
+
+def _tag_all(
+    tagger: Tagger,
+    files: Sequence[Path],
+    names: Mapping[Path, Name],
+    out: Path,
+    journal: Journal,
+    failures: dict[str, str],
+    *,
+    save: frozenset[str],
+    everything: bool,
+    workers: int,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Read ahead, network, write behind. Only this thread touches the journal, in the order of the files."""
+    stamps: dict[Path, Stamp] = {}
+
+    def read(file: Path) -> Iterator[tuple[str, Prepared]]:
+        stamps[file] = stamp_of(file)  # before reading: a file that changes meanwhile is done again next time
+        for image, number in _numbered(read_all(file)):
+            yield number, tagger.prepare(image)
+
+    def write(prediction: Prediction, name: Name) -> list[tuple[str, ...]]:
+        return _write_image(tagger.tags(prediction, name.name), out, name.leaf, save, everything)
+
+    pending: list[Step[Path, tuple[str, Prepared]]] = []  # waits for the network
+    written: deque[tuple[Path, Name, Future[list[tuple[str, ...]]]] | Step[Path, Any]] = deque()  # for the journal
+    done = 0
+
+    def flush(writers: ThreadPoolExecutor) -> None:
+        """The pending images through the network and on to the writers."""
+        images = [step.value[1] for step in pending if step.value is not None]
+        predictions = iter(tagger.forward(images) if images else ())
+        for step in pending:
+            if step.value is None:
+                written.append(step)
+            else:
+                name = names[step.item].numbered(step.value[0])
+                written.append((step.item, name, writers.submit(write, next(predictions), name)))
+        pending.clear()
+
+    def settle(keep: int) -> None:
+        """Enters what is written into the journal, oldest first, until so many are left."""
+        nonlocal done
+        while len(written) > keep:
+            step = written.popleft()
+            if not isinstance(step, Step):
+                file, name, rows = step
+                journal.add_image(file, stamps[file], names[file], name, rows.result())
+                continue
+            if step.error is not None:
+                failures[str(step.item)] = _cause(step.item, step.error)
+            journal.add_end(step.item, stamps.get(step.item), failures.get(str(step.item)))
+            stamps.pop(step.item, None)
+            done += 1
+            if progress is not None:
+                progress(done)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="write") as writers:
+        for step in read_ahead(files, read, threads=workers, ahead=tagger.batch_size + workers):
+            pending.append(step)
+            if sum(one.value is not None for one in pending) == tagger.batch_size:
+                flush(writers)
+                settle(tagger.batch_size)
+        flush(writers)
+        settle(0)
+
+
+def _write_image(
+    tags: Sequence[Tag], out: Path, leaf: str, save: frozenset[str], everything: bool
+) -> list[tuple[str, ...]]:
+    """The pictures of one image; its rows of tags.csv."""
+    shown = [tag for tag in tags if everything or tag.positive]
+    for tag in shown:
+        if "maps" in save:
+            draw.write_map(out / "maps" / safe(tag.finding) / f"{leaf}.png", tag.map)
+        if "masks" in save:
+            draw.write_mask(out / "masks" / safe(tag.finding) / f"{leaf}.png", tag.mask)
+    if shown and "overlays" in save:
+        draw.write_picture(out / "overlays" / f"{leaf}.jpg", overlay(shown))
+    return [tag.row() for tag in tags]
+
+
+def _remove(out: Path, leaf: str, findings: Sequence[str]) -> None:
+    """The pictures of an image that is about to be tagged anew."""
+    for finding in findings:
+        (out / "maps" / safe(finding) / f"{leaf}.png").unlink(missing_ok=True)
+        (out / "masks" / safe(finding) / f"{leaf}.png").unlink(missing_ok=True)
+    (out / "overlays" / f"{leaf}.jpg").unlink(missing_ok=True)
+
+
+def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> draw.Picture:
+    """One picture of the tags of one image: the highest of their maps, their masks, boxes, peaks and scores.
+
+    Args:
+        tags: of one image, at least one.
+        longest_px: the picture's longest side at most; smaller images as they are.
+    """
+    prediction = tags[0].prediction
+    pixels = prediction.image.pixels
+    original_rc = prediction.image.size_rc
+    factor = min(1.0, longest_px / max(original_rc))
+    size_rc = (max(1, round(original_rc[0] * factor)), max(1, round(original_rc[1] * factor)))
+    per_row, per_col = size_rc[0] / original_rc[0], size_rc[1] / original_rc[1]
+
+    def smaller(frame: Frame) -> Frame:
+        scale = (frame.scale_rc[0] / per_row, frame.scale_rc[1] / per_col)
+        return Frame(size_rc, frame.size_rc, scale, frame.offset_rc)
+
+    if factor < 1:
+        pixels = (draw.reduced(draw.gray(pixels), longest_px)[..., 0] / 255).astype(np.float32)
+    map_ = prediction.map(tags[0].index, smaller)
+    for tag in tags[1:]:
+        map_ = np.maximum(map_, prediction.map(tag.index, smaller))
+    picture = draw.overlay(pixels, map_)
+    rows = ((np.arange(size_rc[0]) + 0.5) / per_row).astype(int)
+    cols = ((np.arange(size_rc[1]) + 0.5) / per_col).astype(int)
+    for tag in tags:
+        picture = draw.outline(picture, tag.mask if factor == 1 else tag.mask[rows[:, None], cols])
+        boxes = [(x1 * per_col, y1 * per_row, x2 * per_col, y2 * per_row) for x1, y1, x2, y2 in tag.boxes]
+        peak = (tag.peak_xy[0] * per_col, tag.peak_xy[1] * per_row)
+        picture = draw.boxes(picture, predicted_xyxy=boxes, peak_xy=peak)
+    lines = [f"{tag.finding} {tag.score:.2f} (positive from {tag.threshold:.2f})" for tag in tags]
+    return draw.labelled(picture, lines)
+
+
+def _claim(out: Path, identity: Mapping[str, Any]) -> None:
+    """Sees to it that one folder holds the tags of one run, made in one way.
+
+    Raises:
+        BadSetting: it holds others.
+    """
+    path = out / "manifest.json"
+    if not path.exists():
+        if (out / "journal.jsonl").exists():
+            raise BadSetting(f"{out} has a journal but no manifest.json. Choose another folder, or delete this one.")
+        draw.write_bytes(path, json.dumps({**identity, "radtag": radtag.__version__, "complete": False}).encode())
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if [run["sha256"] for run in before["runs"]] != [run["sha256"] for run in identity["runs"]]:
+        other = ", ".join(run["path"] for run in before["runs"])
+        raise BadSetting(f"{out} holds tags by another run, {other}. Choose another folder, or delete this one.")
+    was, now = before["settings"], json.loads(json.dumps(identity["settings"]))
+    for name in now:
+        if was.get(name) != now[name]:
+            raise BadSetting(
+                f"{out} holds tags made with {name} = {was.get(name)}, and now it is {now[name]}."
+                " Choose another folder, or delete this one."
+            )
+
+
+def _write_manifest(
+    out: Path, identity: Mapping[str, Any], journal: Journal, summary: TagSummary, *, complete: bool
+) -> None:
+    values = {
+        **identity,
+        "radtag": radtag.__version__,
+        "complete": complete,
+        "images": summary.images,
+        "positives": dict(summary.positives),
+        "failures": [{"file": file, "cause": cause} for file, cause in summary.failures.items()],
+        "files": list(journal.files()),
+    }
+    draw.write_bytes(out / "manifest.json", (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _digest(run: Path) -> str:
+    """SHA-256 of what a run's tags depend on."""
+    digest = hashlib.sha256()
+    for name in ("run.toml", "weights.safetensors"):
+        with open(Path(run) / name, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _cause(file: Path, error: Exception) -> str:
+    """What went wrong with a file; our own errors say so in full already."""
+    return str(error) if isinstance(error, RadtagError) else f"{file}: {type(error).__name__}: {error}"
+
+
+def _numbered(images: Iterable[Image]) -> Iterator[tuple[Image, str]]:
+    """Images of one file, each with "#" and its number, or with "" if it is the only one."""
+    last: Image | None = None
+    several = False
+    for image in images:
+        if last is not None:
+            several = True
+            yield last, f"#{last.frame}"
+        last = image
+    if last is not None:
+        yield last, f"#{last.frame}" if several else ""
+
+
+def _mirrored(grid: Grid, size_px: int) -> Grid:
+    """Where the cells of a mirrored image's map look in the image itself, once the map is mirrored back.
+
+    Cells do not lie symmetrically in the input, so a mirrored map's lie elsewhere than the map's own.
+    """
+    offset = size_px - grid.scale_rc[1] * (grid.size_rc[1] - 1) - grid.offset_rc[1]
+    return replace(grid, offset_rc=(grid.offset_rc[0], offset))
+
+
+def _device(name: str) -> str:
+    """The device meant by "auto"."""
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _share(setting: str, value: float) -> float:
+    """A value that must lie within 0-1."""
+    if not 0.0 <= value <= 1.0:
+        raise BadSetting(f"{setting} is a probability from 0 to 1, got {value}.")
+    return float(value)

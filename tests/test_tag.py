@@ -1,0 +1,517 @@
+"""Tagging, with a network whose maps are known: what is bright in the image is bright in the map."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch import nn
+
+from radtag import draw, tag
+from radtag.calibration import Calibration
+from radtag.data.prepare import prepare
+from radtag.errors import BadSetting, UnreadableImage
+from radtag.geometry import Grid
+from radtag.images import Image
+from radtag.models import Output
+from radtag.tag import Prediction, Tagger, tag_files
+
+SIDE = 64
+PLAIN = Calibration.identity(2)
+
+
+class Bright(nn.Module):
+    """Two findings, "bright" and "dark", from the mean of each tile of the input, or from its first pixel."""
+
+    def __init__(self, cell: int = 4, look: str = "mean", seconds: float = 0.0) -> None:
+        super().__init__()
+        self.cell, self.look, self.seconds = cell, look, seconds
+        self.seen: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> Output:
+        self.seen.append(len(images))
+        time.sleep(self.seconds)
+        if self.look == "mean":
+            cells = nn.functional.avg_pool2d(images, self.cell)
+        else:
+            cells = images[:, :, :: self.cell, :: self.cell]
+        maps = torch.cat([20 * cells - 10, -20 * cells - 10], dim=1)  # sigmoid .5 at gray .5; "dark" is never found
+        return Output(maps.amax(dim=(2, 3)), maps)
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """What tagging asks of a run."""
+
+    path: Path
+    model: Bright
+    fit: str = "stretch"
+    findings: tuple[str, ...] = ("bright", "dark")
+    calibration: Calibration = PLAIN
+    size_px: int = SIDE
+
+    @property
+    def grid(self) -> Grid:
+        cell, count = float(self.model.cell), SIDE // self.model.cell
+        if self.model.look == "mean":
+            return self.tile_grid
+        return Grid((count, count), (cell, cell), (0.5, 0.5))
+
+    @property
+    def tile_grid(self) -> Grid:
+        count = SIDE // self.model.cell
+        return Grid.tiles((count, count), (SIDE, SIDE))
+
+    def build_model(self) -> Bright:
+        return self.model
+
+    def prepare(self, image: Image):
+        return prepare(image, SIDE, self.fit)  # type: ignore[arg-type]
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch[:, None].float() / 255
+
+
+def make_run(path: Path, fit: str = "stretch", **options) -> FakeRun:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "run.toml").write_text(f"name = '{path.name}'")
+    (path / "weights.safetensors").write_bytes(b"none")
+    return FakeRun(path, Bright(**options), fit)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> FakeRun:
+    return make_run(tmp_path / "run")
+
+
+def pixels(size_rc: tuple[int, int] = (100, 200), box: tuple[int, int, int, int] | None = (50, 25, 100, 50)):
+    """Dark, but for the box (x1, y1, x2, y2)."""
+    image = np.zeros(size_rc, np.float32)
+    if box is not None:
+        image[box[1] : box[3], box[0] : box[2]] = 1
+    return image
+
+
+def write_png(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray((image * 255).astype(np.uint8)).save(path)
+    return path
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with open(out / "tags.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def pictures(out: Path) -> set[str]:
+    return {str(path.relative_to(out)) for path in out.rglob("*") if path.suffix in (".png", ".jpg")}
+
+
+# -- the chain to original pixels
+
+
+@pytest.mark.parametrize(
+    ("fit", "size_rc", "box"),
+    [
+        # Edges on the borders of cells: 4 input pixels are 6.25 rows and 12.5 columns; letterboxed, 12.5 of both.
+        ("stretch", (100, 200), (50, 25, 100, 50)),
+        ("stretch", (200, 80), (10, 50, 40, 100)),
+        ("letterbox", (100, 200), (50, 25, 100, 75)),
+        ("letterbox", (200, 100), (25, 50, 75, 150)),
+    ],
+)
+def test_a_bright_square_comes_out_at_its_place(tmp_path, fit, size_rc, box):
+    tagger = Tagger(make_run(tmp_path / "run", fit))
+    image = Image(pixels(size_rc, box), "a.png", spacing_mm=(0.5, 0.8))
+    bright, dark = tagger.tag([image])
+    assert (bright.image, bright.finding, bright.positive) == ("a.png", "bright", True)
+    assert (dark.finding, dark.positive, dark.boxes) == ("dark", False, ())
+    (found,) = bright.boxes
+    assert np.abs(np.array(found) - box).max() <= 1
+    assert (bright.mask != (image.pixels > 0)).mean() < 0.01
+    assert bright.map.shape == bright.mask.shape == dark.mask.shape == size_rc
+    x, y = bright.peak_xy
+    assert box[0] < x < box[2]
+    assert box[1] < y < box[3]
+    assert bright.mask_area_mm2 == pytest.approx(bright.mask_area_px * 0.4)
+    assert bright.score == pytest.approx(1 / (1 + np.exp(-10)), abs=1e-3)
+
+
+def test_a_healthy_image_is_dark_and_empty(run):
+    bright, dark = Tagger(run).tag(Image(pixels(box=None), "a.png"))
+    for one in (bright, dark):
+        assert not one.positive
+        assert one.map.max() < 0.01
+        assert not one.mask.any()
+        assert np.isnan(one.mask_area_mm2) or one.mask_area_mm2 == 0
+
+
+def test_unknown_spacing_gives_no_area(run):
+    bright, _ = Tagger(run).tag(Image(pixels(), "a.png"))
+    assert bright.mask_area_px > 0
+    assert np.isnan(bright.mask_area_mm2)
+
+
+def test_calibration_applies_to_scores_and_maps(tmp_path):
+    run = make_run(tmp_path / "run")
+    calibrated = replace(
+        run, calibration=Calibration((0.5, 1.0), (1.0, 0.0), (0.25, 1.0), (-1.0, 0.0), (0.999, 0.5), (0.9, 0.5))
+    )
+    bright, _ = Tagger(calibrated).tag(Image(pixels(), "a.png"))
+    assert bright.score == pytest.approx(1 / (1 + np.exp(-(0.5 * 10 + 1))), abs=1e-4)
+    assert bright.map.max() == pytest.approx(1 / (1 + np.exp(-(0.25 * 10 - 1))), abs=1e-4)
+    assert (bright.positive, bright.mask_threshold, bright.mask.any()) == (False, 0.9, False)
+
+
+def test_batches_do_not_change_the_order_or_the_tags(run):
+    images = [Image(pixels((100 + 4 * i, 200), (10 * i, 20, 10 * i + 60, 70)), f"{i}.png") for i in range(7)]
+    tags = list(Tagger(run, batch_size=3).tag(images))
+    assert [one.image for one in tags] == [f"{i}.png" for i in range(7) for _ in range(2)]
+    assert run.model.seen == [3, 3, 1]
+    for i, image in enumerate(images):
+        (alone, _) = Tagger(run).tag(image)
+        assert alone.boxes == tags[2 * i].boxes
+        assert alone.map.shape == image.size_rc
+
+
+def test_predictions_stream(run):
+    taken: list[int] = []
+
+    def images():
+        for i in range(100):
+            taken.append(i)
+            yield Image(pixels(), f"{i}.png")
+
+    first = next(iter(Tagger(run, batch_size=4).predict(images())))
+    assert isinstance(first, Prediction)
+    assert first.maps().shape == (2, 100, 200)
+    assert first.map_grid.shape == (2, 16, 16)
+    assert len(taken) == 4
+
+
+# -- options
+
+
+def test_mirroring_mirrors_in_input_pixels_and_not_in_cells(tmp_path):
+    # Each cell sees the first pixel of its tile: mirrored, the last. A slope from left to right tells where it looked.
+    run = make_run(tmp_path / "run", look="first")
+    ramp = np.tile(np.linspace(0.3, 0.7, SIDE, dtype=np.float32), (SIDE, 1))
+    plain, _ = Tagger(run).tag(Image(ramp, "a.png"))
+    mirrored, _ = Tagger(run, tta="flip").tag(Image(ramp, "a.png"))
+    expected = 1 / (1 + np.exp(-(20 * ramp - 10)))
+    inner = (slice(8, -8), slice(8, -8))
+    assert np.abs(plain.map - expected)[inner].max() < 0.02
+    assert np.abs(mirrored.map - expected)[inner].max() < 0.02
+    assert not np.array_equal(plain.map, mirrored.map)
+    # Cell by cell it would be 1.5 pixels off, the mean of 0 and 3.
+    tiles, _ = Tagger(run, grid="tiles").tag(Image(ramp, "a.png"))
+    assert np.abs(tiles.map - expected)[inner].max() > 0.03
+
+
+def test_mirroring_leaves_an_image_where_it_is(tmp_path):
+    run = make_run(tmp_path / "run", "letterbox")
+    bright, _ = Tagger(run, tta="flip").tag(Image(pixels(box=(25, 25, 75, 50)), "a.png"))
+    (found,) = bright.boxes
+    assert np.abs(np.array(found) - (25, 25, 75, 50)).max() <= 1
+
+
+def test_an_ensemble_is_the_mean_of_its_members(tmp_path):
+    one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other", "letterbox", cell=8)
+    other = replace(other, calibration=replace(PLAIN, score_threshold=(0.7, 0.7)))
+    image = Image(pixels(), "a.png")
+    (a, _), (b, _), (both, _) = (list(Tagger(runs).tag(image)) for runs in (one, other, [one, other]))
+    np.testing.assert_allclose(both.map, (a.map + b.map) / 2, atol=1e-6)
+    assert both.score == pytest.approx((a.score + b.score) / 2, abs=1e-6)
+    assert both.threshold == pytest.approx(0.6)
+    row, col = np.unravel_index(both.map.argmax(), both.map.shape)
+    assert both.peak_xy == (col + 0.5, row + 0.5)
+    with pytest.raises(BadSetting, match="same findings"):
+        Tagger([one, replace(other, findings=("bright", "grey"))])
+    with pytest.raises(ValueError, match="no common grid"):
+        _ = both.prediction.map_grid
+
+
+def test_thresholds_can_be_given(run):
+    image = Image(pixels() * 0.48, "a.png")
+    assert [one.positive for one in Tagger(run).tag(image)] == [False, False]
+    assert [one.positive for one in Tagger(run, threshold=0.3).tag(image)] == [True, False]
+    assert [one.threshold for one in Tagger(run, threshold={"dark": 0.3}).tag(image)] == [0.5, 0.3]
+    bright, _ = Tagger(run, mask=0.3).tag(image)
+    assert bright.mask.any()
+    with pytest.raises(BadSetting, match="0 to 1, got 3"):
+        Tagger(run, threshold=3)
+    with pytest.raises(BadSetting, match="validated, otsu or a map value"):
+        Tagger(run, mask="best")  # type: ignore[arg-type]
+
+
+def test_otsu_takes_part_of_every_map(run):
+    image = Image(pixels() * 0.3, "a.png")
+    plain, _ = Tagger(run).tag(image)
+    bright, _ = Tagger(run, mask="otsu").tag(image)
+    assert not plain.mask.any()
+    assert np.abs(np.array(bright.boxes[0]) - (50, 25, 100, 50)).max() <= 7
+    assert 0 < bright.mask_threshold < bright.map.max()
+    flat, _ = Tagger(run, mask="otsu").tag(Image(pixels(box=None), "b.png"))
+    assert np.isnan(flat.mask_threshold)
+    assert not flat.mask.any()
+
+
+def test_findings_can_be_chosen(run):
+    dark, bright = Tagger(run, findings=("dark", "bright")).tag(Image(pixels(), "a.png"))
+    assert (dark.finding, dark.positive, bright.finding, bright.positive) == ("dark", False, "bright", True)
+    (only,) = Tagger(run, findings=("bright",)).tag(Image(pixels(), "a.png"))
+    assert len(only.boxes) == 1
+    with pytest.raises(BadSetting, match="'Mass'; it knows bright, dark"):
+        Tagger(run, findings=("Mass",))
+
+
+# -- a folder of tags
+
+
+def test_files_become_a_folder(run, tmp_path):
+    files = [write_png(tmp_path / "in" / f"{i}.png", pixels(box=(50, 25, 100, 50) if i else None)) for i in range(3)]
+    seen: list[tuple[int, int]] = []
+    summary = tag_files(run, files, tmp_path / "out", progress=lambda done, of: seen.append((done, of)))
+    assert summary.ok
+    assert (summary.files, summary.images, summary.skipped, summary.positives) == (3, 3, 0, {"bright": 2, "dark": 0})
+    assert seen[-1] == (3, 3)
+    rows = rows_of(tmp_path / "out")
+    assert list(rows[0])[:10] == [
+        "image", "finding", "score", "threshold", "positive", "peak_x", "peak_y",
+        "mask_area_px", "mask_area_mm2", "boxes",
+    ]  # fmt: skip
+    assert [(row["image"], row["finding"], row["positive"]) for row in rows] == [
+        ("0.png", "bright", "0"), ("0.png", "dark", "0"), ("1.png", "bright", "1"),
+        ("1.png", "dark", "0"), ("2.png", "bright", "1"), ("2.png", "dark", "0"),
+    ]  # fmt: skip
+    (box,) = json.loads(rows[2]["boxes"])
+    assert np.abs(np.array(box) - (50, 25, 100, 50)).max() <= 1
+    assert (rows[0]["boxes"], rows[0]["mask_area_mm2"]) == ("[]", "")
+    assert pictures(tmp_path / "out") == {
+        "maps/bright/1.png", "masks/bright/1.png", "overlays/1.jpg",
+        "maps/bright/2.png", "masks/bright/2.png", "overlays/2.jpg",
+    }  # fmt: skip
+    (direct, _) = Tagger(run).tag(files[1])
+    np.testing.assert_allclose(draw.read_map(tmp_path / "out/maps/bright/1.png"), direct.map, atol=1e-5)
+    with PIL.Image.open(tmp_path / "out/masks/bright/1.png") as mask:
+        assert mask.mode == "1"
+        np.testing.assert_array_equal(np.asarray(mask), direct.mask)
+        assert int(rows[2]["mask_area_px"]) == direct.mask.sum()
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["complete"]
+    assert [entry["file"] for entry in manifest["files"]] == [str(file) for file in files]
+    assert manifest["runs"][0]["path"] == str(run.path)
+
+
+def test_what_is_saved_can_be_chosen(run, tmp_path):
+    file = write_png(tmp_path / "a.png", pixels())
+    tag_files(run, [file], tmp_path / "none", save=())
+    assert pictures(tmp_path / "none") == set()
+    tag_files(run, [file], tmp_path / "all", save=("maps",), save_for="all")
+    assert pictures(tmp_path / "all") == {"maps/bright/a.png", "maps/dark/a.png"}
+    with pytest.raises(BadSetting, match="not 'boxes'"):
+        tag_files(run, [file], tmp_path / "other", save=("boxes",))  # type: ignore[arg-type]
+
+
+def test_a_large_image_has_an_overlay_of_a_size_to_look_at(run, tmp_path):
+    file = write_png(tmp_path / "a.png", pixels((600, 2000), (500, 150, 1000, 300)))
+    tag_files(run, [file], tmp_path / "out")
+    with PIL.Image.open(tmp_path / "out/overlays/a.jpg") as picture:
+        assert picture.width == 1024
+        assert 307 < picture.height < 400
+        coloured = np.ptp(np.asarray(picture).astype(int)[-307:], axis=2) > 60
+    rows, cols = np.nonzero(coloured)
+    assert np.abs(np.array([cols.min(), cols.max(), rows.min(), rows.max()]) - (256, 512, 77, 154)).max() < 30
+    with PIL.Image.open(tmp_path / "out/maps/bright/a.png") as picture:
+        assert picture.size == (2000, 600)
+
+
+def test_a_second_call_does_nothing_again(run, tmp_path):
+    files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(3)]
+    tag_files(run, files[:2], tmp_path / "out")
+    table = (tmp_path / "out/tags.csv").read_bytes()
+    run.model.seen.clear()
+    again = tag_files(run, files[:2], tmp_path / "out")
+    assert run.model.seen == []
+    assert (again.skipped, again.images, again.ok) == (2, 2, True)
+    assert (tmp_path / "out/tags.csv").read_bytes() == table
+    more = tag_files(run, files, tmp_path / "out")
+    assert run.model.seen == [1]
+    assert (more.skipped, more.images) == (2, 3)
+    assert len(rows_of(tmp_path / "out")) == 6
+
+
+def test_a_changed_file_is_done_again_and_leaves_nothing_of_the_old_one(run, tmp_path):
+    file = write_png(tmp_path / "a.png", pixels())
+    tag_files(run, [file], tmp_path / "out")
+    assert pictures(tmp_path / "out")
+    write_png(file, pixels(box=None))
+    os.utime(file, ns=(1, 1))
+    summary = tag_files(run, [file], tmp_path / "out")
+    assert summary.skipped == 0
+    assert [row["positive"] for row in rows_of(tmp_path / "out")] == ["0", "0"]
+    assert pictures(tmp_path / "out") == set()
+
+
+@pytest.mark.parametrize("torn", [b'{"file": "/a', b"\x00\x00", b'{"file": "/a"}'])
+def test_a_line_that_was_cut_off_is_done_again(run, tmp_path, torn):
+    files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(3)]
+    tag_files(run, files[:2], tmp_path / "out")
+    with open(tmp_path / "out/journal.jsonl", "ab") as stream:
+        stream.write(torn)
+    tag_files(run, files, tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 6
+
+
+def test_a_failed_disk_stops_the_call_and_the_next_one_goes_on(run, tmp_path, monkeypatch):
+    files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(5)]
+    write_mask, written = draw.write_mask, []
+
+    def full(path, mask):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError("no space left on device")
+        write_mask(path, mask)
+
+    monkeypatch.setattr(draw, "write_mask", full)
+    with pytest.raises(OSError, match="no space"):
+        tag_files(run, files, tmp_path / "out", threads=1, batch_size=1)
+    done = {row["image"] for row in rows_of(tmp_path / "out")}
+    assert done == {"0.png", "1.png"}
+    assert not json.loads((tmp_path / "out/manifest.json").read_text())["complete"]
+    monkeypatch.setattr(draw, "write_mask", write_mask)
+    run.model.seen.clear()
+    assert tag_files(run, files, tmp_path / "out").skipped == 2
+    assert sum(run.model.seen) == 3
+    assert len(rows_of(tmp_path / "out")) == 10
+
+
+def test_a_killed_call_is_taken_up(run, tmp_path):
+    files = [write_png(tmp_path / "in" / f"{i}.png", pixels()) for i in range(6)]
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_tag as t; from pathlib import Path; "
+        "run = t.FakeRun(Path(sys.argv[2]), t.Bright(seconds=0.3)); "
+        "t.tag_files(run, [sys.argv[3]], sys.argv[4], batch_size=1, threads=1)"
+    )
+    out = tmp_path / "out"
+    arguments = [str(Path(__file__).parent), str(run.path), str(tmp_path / "in"), str(out)]
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments])
+    journal, until = out / "journal.jsonl", time.monotonic() + 60
+    while time.monotonic() < until and not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
+        assert process.poll() is None, "the call ended by itself"
+        time.sleep(0.02)
+    with pytest.raises(BadSetting, match="another call is tagging"):
+        tag_files(run, files, out)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "tags.csv").exists()
+    before = journal.read_bytes().count(b'"rows"')
+    assert 1 <= before < 6
+    summary = tag_files(run, files, out)
+    assert summary.skipped >= 1
+    assert sum(run.model.seen) == 6 - summary.skipped
+    rows = rows_of(out)
+    assert [row["image"] for row in rows] == [f"{i}.png" for i in range(6) for _ in range(2)]
+    assert len(pictures(out)) == 18
+
+
+def test_a_bad_file_is_reported_and_the_others_are_done(run, tmp_path):
+    files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(4)]
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    files[2].write_bytes(b"")
+    summary = tag_files(run, files, tmp_path / "out")
+    assert not summary.ok
+    assert set(summary.failures) == {str(files[1]), str(files[2])}
+    assert all(cause.startswith(file) for file, cause in summary.failures.items())
+    assert {row["image"] for row in rows_of(tmp_path / "out")} == {"0.png", "3.png"}
+    assert summary.lines()[0] == "2 of 4 files tagged; 2 images in all"
+    assert str(files[1]) in "\n".join(summary.lines())
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert {entry["file"] for entry in manifest["failures"]} == set(summary.failures)
+    assert not manifest["complete"]
+    assert summary.to_dict()["ok"] is False
+    write_png(files[1], pixels())
+    write_png(files[2], pixels())
+    assert tag_files(run, files, tmp_path / "out").skipped == 2
+    assert len(rows_of(tmp_path / "out")) == 8
+    files[0].write_bytes(b"")
+    with pytest.raises(UnreadableImage):
+        list(Tagger(run).tag(files))
+
+
+def test_every_frame_is_an_image(run, tmp_path):
+    frames = [PIL.Image.fromarray((pixels(box=box) * 255).astype(np.uint8)) for box in (None, (50, 25, 100, 50), None)]
+    frames[0].save(tmp_path / "stack.tif", save_all=True, append_images=frames[1:])
+    write_png(tmp_path / "a.png", pixels())
+    summary = tag_files(run, [tmp_path / "stack.tif", tmp_path / "a.png"], tmp_path / "out", batch_size=2)
+    rows = [row for row in rows_of(tmp_path / "out") if row["finding"] == "bright"]
+    assert [(row["image"], row["positive"], row["frame"]) for row in rows] == [
+        ("a.png", "1", "0"), ("stack.tif#0", "0", "0"), ("stack.tif#1", "1", "1"), ("stack.tif#2", "0", "2")
+    ]  # fmt: skip
+    assert (summary.files, summary.images) == (2, 4)
+    assert "masks/bright/stack#1.png" in pictures(tmp_path / "out")
+    assert [one.image for one in Tagger(run).tag(tmp_path / "stack.tif")][::2] == [f"stack.tif#{i}" for i in range(3)]
+
+
+def test_one_folder_holds_the_tags_of_one_way_of_tagging(run, tmp_path):
+    file = write_png(tmp_path / "a.png", pixels())
+    tag_files(run, [file], tmp_path / "out")
+    other = make_run(tmp_path / "other")
+    with pytest.raises(BadSetting, match="tags by another run"):
+        tag_files(other, [file], tmp_path / "out")
+    with pytest.raises(BadSetting, match=r"threshold = \[0.5, 0.5\], and now it is \[0.3, 0.3\]"):
+        tag_files(run, [file], tmp_path / "out", threshold=0.3)
+    with pytest.raises(BadSetting, match="when the tagger is made"):
+        tag_files(Tagger(run), [file], tmp_path / "out", threshold=0.3)
+    assert len(rows_of(tmp_path / "out")) == 2
+
+
+def test_a_failing_network_ends_the_call_without_hanging(run, tmp_path, monkeypatch):
+    files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(40)]
+    monkeypatch.setattr(Bright, "forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tag_files(run, files, tmp_path / "out", batch_size=2)
+
+
+# -- names
+
+
+def test_names_tell_files_apart():
+    files = [Path(one) for one in ("/x/a/1.png", "/x/b/1.png", "/x/b/2.png", "/x/c/2.dcm", "/x/d/3.png", "/x/d/3.dcm")]
+    names = tag.name_files(files)
+    assert [tuple(names[file]) for file in files] == [
+        ("a/1.png", "a/1"), ("b/1.png", "b/1"), ("b/2.png", "b/2"),
+        ("c/2.dcm", "c/2"), ("3.png", "3.png"), ("3.dcm", "3.dcm")
+    ]  # fmt: skip
+
+
+def test_a_name_that_was_given_stays():
+    first = tag.name_files([Path("/x/a/1.png")])
+    both = tag.name_files([Path("/x/b/1.png"), Path("/x/a/1.png")], first)
+    assert (both[Path("/x/a/1.png")].name, both[Path("/x/b/1.png")].name) == ("1.png", "b/1.png")
+
+
+def test_names_are_unique_whatever_the_files():
+    random = np.random.default_rng(0)
+    parts = ["a", "b", "a.png", "1", "..x"]
+    files = list({Path("/", *random.choice(parts, random.integers(1, 5))).with_suffix(s) for s in (".png", ".dcm")
+                  for _ in range(60)})  # fmt: skip
+    names = tag.name_files(files)
+    assert len({name.name for name in names.values()}) == len({name.leaf for name in names.values()}) == len(files)
+
+
+def test_findings_with_slashes_stay_in_the_folder(run, tmp_path):
+    odd = replace(run, findings=("Edema/../Cyst", ".."))
+    tag_files(odd, [write_png(tmp_path / "a.png", pixels())], tmp_path / "out", save=("masks",), save_for="all")
+    assert pictures(tmp_path / "out") == {"masks/Edema%2F..%2FCyst/a.png", "masks/%2E%2E/a.png"}
