@@ -91,8 +91,8 @@ def test_identical_files_of_unknown_patients_stay_together(tmp_path):
 
 
 def test_known_negatives_are_shared_out_where_most_labels_are_unknown():
-    rows = [(f"i{n}", (1.0 if n < 20 else 0.0 if n < 40 else math.nan,), f"p{n}", "") for n in range(400)]
-    data = dataset(rows, ("a",))
+    rows = [(f"i{n}", (1.0 if n < 20 else 0.0 if n < 40 else math.nan, 1.0), f"p{n}", "") for n in range(400)]
+    data = dataset(rows)
     drawn = splits.draw(data, splits.SHARES, 0)
     negatives = [drawn[f"i{n}"] for n in range(20, 40)]
     assert [negatives.count(split) for split in ("train", "val", "test")] == [13, 3, 4]

@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".nii", ".gz"})
+from radtag.images import KNOWN_SUFFIXES
+
 _PROBE_BYTES = 1 << 16
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file name looks like an image's; hidden files (._x.png, which macOS leaves in zips) do not."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return not name.startswith(".") and name.lower().endswith(KNOWN_SUFFIXES)
 
 
 def images_under(folder: Path) -> list[Path]:

@@ -117,6 +117,6 @@ def _is_black(mask: Path) -> bool:
     """Whether a mask has no pixel set. One that cannot be read is not: reading it for scoring says what is wrong."""
     try:
         with PillowImage.open(mask) as image:
-            return image.getbbox() is None
+            return image.convert("L").getbbox() is None
     except OSError:
         return False
