@@ -1,0 +1,177 @@
+"""Decode once: a data set's images as one memory-mapped uint8 array on disk.
+
+An entry is named by the content of the files and by how they were prepared, so that a changed image, size or fit never
+meets a stale entry. It is written to a temporary name and renamed, under a lock, so that several processes can ask for
+it at once and a killed one leaves nothing half made. Its checksum is verified whenever it is opened. The folder is
+bounded: the entries not used for longest go first.
+
+The folder is ``$RADTAG_CACHE``, else ``~/.cache/radtag``; the bound is ``$RADTAG_CACHE_GB``, else 50.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from rich.progress import track
+
+from radtag.data.prepare import Fit, prepare
+from radtag.errors import BadData, RadtagError
+from radtag.images import read
+
+VERSION = 1  # of the preparation: raise it when the same file would give other pixels
+
+
+@dataclass(frozen=True)
+class PixelCache:
+    """Prepared images, in the order of the paths asked for.
+
+    Args:
+        pixels: (image, row, col) uint8, memory-mapped, read only.
+        readable: (image,) False where the file could not be read; its pixels are 0.
+        failures: path and cause of each of those.
+    """
+
+    pixels: NDArray[np.uint8]
+    readable: NDArray[np.bool_]
+    failures: tuple[tuple[str, str], ...]
+
+
+def folder() -> Path:
+    """Where entries are kept."""
+    return Path(os.environ.get("RADTAG_CACHE", Path.home() / ".cache" / "radtag"))
+
+
+def open_cache(paths: Sequence[Path], size_px: int, fit: Fit, *, root: Path | None = None) -> PixelCache:
+    """The prepared pixels of these files, decoded now if no entry has them.
+
+    Args:
+        paths: image files; of a file with several frames the first is taken.
+        size_px: side of the square.
+        fit: how an image is fitted into it.
+        root: the cache folder; default :func:`folder`.
+
+    Raises:
+        BadData: not one file could be read.
+    """
+    root = (root or folder()) / "pixels"
+    root.mkdir(parents=True, exist_ok=True)
+    digests = _digests(paths, root)
+    key = hashlib.sha256(json.dumps([VERSION, size_px, fit, digests]).encode()).hexdigest()[:32]
+    entry = root / key
+    with FileLock(root / f"{key}.lock"):
+        found = _open(entry, len(paths), size_px)
+        if found is None:
+            shutil.rmtree(entry, ignore_errors=True)
+            _write(entry, paths, size_px, fit)
+            _evict(root, keep=entry)
+            found = _open(entry, len(paths), size_px)
+    if found is None:
+        raise BadData(
+            f"the cache entry {entry} cannot be read back. Is the disk full? Set RADTAG_CACHE to another folder."
+        )
+    if not found.readable.any():
+        path, cause = found.failures[0]
+        raise BadData(f"none of {len(paths)} images could be read; the first: {path}: {cause}")
+    return found
+
+
+def _write(entry: Path, paths: Sequence[Path], size_px: int, fit: Fit) -> None:
+    temporary = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.tmp")
+    temporary.mkdir()
+    shape = (len(paths), size_px, size_px)
+    pixels = np.lib.format.open_memmap(temporary / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+    failures: list[tuple[int, str, str]] = []
+
+    def decode(index: int) -> tuple[int, str | None]:
+        try:
+            pixels[index] = prepare(read(paths[index]), size_px, fit)[0]
+        except (RadtagError, OSError) as error:
+            return index, str(error)
+        return index, None
+
+    # Decoders release the interpreter's lock, so threads are enough and nothing is pickled.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        done = track(pool.map(decode, range(len(paths))), total=len(paths), description="decode", transient=True)
+        failures = [(index, str(paths[index]), cause) for index, cause in done if cause is not None]
+    pixels.flush()
+    about = {"shape": shape, "crc32": _checksum(pixels), "failures": failures}
+    del pixels
+    (temporary / "about.json").write_text(json.dumps(about))
+    os.replace(temporary, entry)
+
+
+def _open(entry: Path, count: int, size_px: int) -> PixelCache | None:
+    try:
+        about = json.loads((entry / "about.json").read_text())
+        pixels = np.load(entry / "pixels.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    if pixels.shape != (count, size_px, size_px) or pixels.dtype != np.uint8 or _checksum(pixels) != about["crc32"]:
+        return None
+    os.utime(entry)  # the last use, for eviction
+    readable = np.ones(count, dtype=bool)
+    readable[[index for index, _, _ in about["failures"]]] = False
+    return PixelCache(pixels, readable, tuple((path, cause) for _, path, cause in about["failures"]))
+
+
+def _checksum(pixels: NDArray[np.uint8]) -> int:
+    checksum = 0
+    for start in range(0, len(pixels), 256):
+        checksum = zlib.crc32(pixels[start : start + 256].tobytes(), checksum)
+    return checksum
+
+
+def _digests(paths: Sequence[Path], root: Path) -> list[str]:
+    """SHA-256 of every file; a file whose path, size and time are known is not read again."""
+    index_file = root / "digests.json"
+    with FileLock(root / "digests.lock"):
+        try:
+            known: dict[str, str] = json.loads(index_file.read_text())
+        except (OSError, ValueError):
+            known = {}
+        before = len(known)
+
+        def digest(path: Path) -> tuple[str, str]:
+            try:
+                status = path.stat()
+                name = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+                return name, known.get(name) or hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                return "", f"unreadable: {path} {error.errno}"
+
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            digests = list(pool.map(digest, paths))
+        known.update({name: value for name, value in digests if name})
+        if len(known) != before:
+            temporary = index_file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(known))
+            os.replace(temporary, index_file)
+    return [value for _, value in digests]
+
+
+def _evict(root: Path, keep: Path) -> None:
+    limit = float(os.environ.get("RADTAG_CACHE_GB", "50")) * 1e9
+    entries = sorted(
+        (e for e in root.iterdir() if e.is_dir() and e != keep), key=lambda e: e.stat().st_mtime, reverse=True
+    )
+    used = _bytes(keep)
+    for entry in entries:
+        used += _bytes(entry)
+        if used > limit:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _bytes(entry: Path) -> int:
+    return sum(file.stat().st_size for file in entry.iterdir() if file.is_file())

@@ -1,0 +1,139 @@
+"""The contract every data source fills: a table of images with findings, patient and split.
+
+Boxes and masks ride along for scoring only; nothing under :mod:`radtag.train` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radtag.errors import BadData
+from radtag.geometry import XYXY
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set.
+
+    Args:
+        image: its name, unique within the data set; what ``tags.csv`` and ``--splits`` call it.
+        path: the file.
+        labels: per finding of the data set, 1.0, 0.0 or NaN = unknown.
+        patient: who it is of; images of unknown patients stand for themselves.
+        split: "train", "val", "test" or "" = not assigned.
+        boxes_xyxy: per finding, boxes in ``box_frame_rc`` pixels.
+        box_frame_rc: rows and columns of the image the boxes were drawn on; None = the file as it is.
+        masks: per finding, a mask file (non-zero = lesion) of any size, stretched over the image.
+        lungs: a mask file of the area lesions can lie in, if the set has one.
+        attributes: further columns (sex, age, view ...), for reports by group.
+    """
+
+    image: str
+    path: Path
+    labels: tuple[float, ...]
+    patient: str = ""
+    split: str = ""
+    boxes_xyxy: Mapping[str, tuple[XYXY, ...]] = field(default_factory=dict)
+    box_frame_rc: tuple[int, int] | None = None
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    lungs: Path | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    def boxes_in(self, finding: str, size_rc: tuple[int, int]) -> NDArray[np.float64]:
+        """The finding's boxes (n, 4) xyxy in the pixels of an image of ``size_rc`` (the file's own size)."""
+        boxes = np.array(self.boxes_xyxy.get(finding, ()), dtype=np.float64).reshape(-1, 4)
+        if self.box_frame_rc is not None:
+            rows, cols = size_rc[0] / self.box_frame_rc[0], size_rc[1] / self.box_frame_rc[1]
+            boxes = boxes * np.array([cols, rows, cols, rows])
+        return boxes
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with findings; immutable, every change returns a new one.
+
+    Args:
+        name: what a card or report calls it.
+        findings: names, in the order of every record's labels.
+        records: the images, in a stable order.
+        notes: what the source wants said (labels without images, how splits came about ...), in order.
+
+    Raises:
+        BadData: two records with one name, a label row of another length, a value that is not 1, 0 or NaN, or an
+            unknown split.
+    """
+
+    name: str
+    findings: tuple[str, ...]
+    records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.findings)) != len(self.findings):
+            raise BadData(f"{self.name}: a finding is named twice in {list(self.findings)}. Rename one column.")
+        seen: set[str] = set()
+        for record in self.records:
+            if record.image in seen:
+                raise BadData(f"{self.name}: image {record.image!r} is listed twice. Keep one row for each image.")
+            seen.add(record.image)
+            if len(record.labels) != len(self.findings):
+                raise BadData(
+                    f"{self.name}: {record.image} has {len(record.labels)} labels for {len(self.findings)} findings."
+                )
+            if any(not (label in (0.0, 1.0) or np.isnan(label)) for label in record.labels):
+                raise BadData(f"{self.name}: {record.image} has labels {record.labels}; use 1, 0 or blank = unknown.")
+            if record.split not in ("", *SPLITS):
+                raise BadData(f"{self.name}: {record.image} is in split {record.split!r}; use train, val or test.")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def labels(self) -> NDArray[np.float32]:
+        """(image, finding) float32: 1, 0 or NaN."""
+        return np.array([record.labels for record in self.records], dtype=np.float32).reshape(
+            len(self), len(self.findings)
+        )
+
+    def patients(self) -> list[str]:
+        """Per image; an image without a patient is its own."""
+        return [record.patient or f"image:{record.image}" for record in self.records]
+
+    def only(self, *splits: str) -> Dataset:
+        """The images of the named splits.
+
+        Raises:
+            BadData: none of them is in these splits.
+        """
+        chosen = tuple(record for record in self.records if record.split in splits)
+        if not chosen:
+            present = sorted({record.split or "(none)" for record in self.records})
+            raise BadData(
+                f"{self.name}: no image is in {' or '.join(splits)}; the splits present are {', '.join(present)}."
+            )
+        return replace(self, records=chosen)
+
+    def with_splits(self, split_of: Mapping[str, str], note: str) -> Dataset:
+        """The same images, each in the split its name is given; names not given are left out of every split."""
+        records = tuple(replace(record, split=split_of.get(record.image, "")) for record in self.records)
+        return replace(self, records=records, notes=(*self.notes, note))
+
+    def with_findings(self, findings: Iterable[str]) -> Dataset:
+        """The same images with these findings, in this order.
+
+        Raises:
+            BadData: a finding the data set does not know.
+        """
+        names = tuple(findings)
+        missing = [name for name in names if name not in self.findings]
+        if missing:
+            raise BadData(f"{self.name} has no finding {missing[0]!r}; it has {', '.join(self.findings)}.")
+        at = [self.findings.index(name) for name in names]
+        records = tuple(replace(record, labels=tuple(record.labels[i] for i in at)) for record in self.records)
+        return replace(self, findings=names, records=records)

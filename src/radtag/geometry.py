@@ -1,0 +1,205 @@
+"""The one home of coordinates: frames, boxes and map grids.
+
+Conventions
+-----------
+- Pixel (row, col) covers [row, row + 1) x [col, col + 1); its centre is (row + .5, col + .5).
+- Sizes and positions named ``_rc`` are (row, col); boxes are ``xyxy``: (x1, y1, x2, y2), half-open, float,
+  in original pixels unless the name says otherwise (torchvision's convention).
+- A resize keeps a :class:`Frame`; the frame is inverted to come back to original pixels.
+- The cells of a map look at places given by a :class:`Grid`, which is *measured* for a network
+  (:mod:`radtag.models.evidence`) and not assumed to be the tiles of the image.
+
+Numpy only: usable on anybody's maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.floating[Any]]
+XYXY = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How an original image became an image of another size: ``new = scale * original + offset``, per axis.
+
+    Continuous coordinates, (row, col). A stretch has zero offset; padding has a positive one, a crop a negative one.
+
+    Args:
+        original_size_rc: rows and columns of the original image, in pixels.
+        size_rc: rows and columns of the new image, in pixels.
+        scale_rc: new pixels per original pixel.
+        offset_rc: where the original's top-left corner lies in the new image, in new pixels.
+
+    Raises:
+        ValueError: a size below one pixel or a scale that is not positive.
+    """
+
+    original_size_rc: tuple[int, int]
+    size_rc: tuple[int, int]
+    scale_rc: tuple[float, float]
+    offset_rc: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if min(self.original_size_rc) < 1 or min(self.size_rc) < 1:
+            raise ValueError(f"an image has at least one pixel a side, got {self.original_size_rc} -> {self.size_rc}")
+        if min(self.scale_rc) <= 0:
+            raise ValueError(f"a scale is positive, got {self.scale_rc}")
+
+    @classmethod
+    def identity(cls, size_rc: tuple[int, int]) -> Frame:
+        """The frame of an image that was left as it is."""
+        return cls(size_rc, size_rc, (1.0, 1.0))
+
+    @classmethod
+    def stretch(cls, original_size_rc: tuple[int, int], size_rc: tuple[int, int]) -> Frame:
+        """The whole image fills the new size; its aspect may change."""
+        scale = (size_rc[0] / original_size_rc[0], size_rc[1] / original_size_rc[1])
+        return cls(original_size_rc, size_rc, scale)
+
+    @classmethod
+    def letterbox(cls, original_size_rc: tuple[int, int], size_rc: tuple[int, int]) -> Frame:
+        """The image keeps its aspect (to a whole pixel), is centred, and is padded to the new size."""
+        zoom = min(size_rc[0] / original_size_rc[0], size_rc[1] / original_size_rc[1])
+        rows, cols = (max(1, round(zoom * side)) for side in original_size_rc)
+        scale = (rows / original_size_rc[0], cols / original_size_rc[1])
+        return cls(original_size_rc, size_rc, scale, (float((size_rc[0] - rows) // 2), float((size_rc[1] - cols) // 2)))
+
+    @property
+    def placed_rc(self) -> tuple[int, int, int, int]:
+        """Where the whole original lies in the new image: first row, first column, rows, columns."""
+        rows = round(self.scale_rc[0] * self.original_size_rc[0])
+        cols = round(self.scale_rc[1] * self.original_size_rc[1])
+        return round(self.offset_rc[0]), round(self.offset_rc[1]), rows, cols
+
+    def boxes_to_frame(self, boxes_xyxy: ArrayLike) -> FloatArray:
+        """Original boxes (..., 4) in the new image's pixels."""
+        boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+        scale, offset = self._xyxy()
+        return boxes * scale + offset
+
+    def boxes_to_original(self, boxes_xyxy: ArrayLike) -> FloatArray:
+        """Boxes of the new image (..., 4) in original pixels."""
+        boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+        scale, offset = self._xyxy()
+        return (boxes - offset) / scale
+
+    def _xyxy(self) -> tuple[FloatArray, FloatArray]:
+        scale = np.array([self.scale_rc[1], self.scale_rc[0]] * 2)
+        offset = np.array([self.offset_rc[1], self.offset_rc[0]] * 2)
+        return scale, offset
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain lists, for JSON and TOML."""
+        return {key: list(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Frame:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{key: tuple(value) for key, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the cells of a map look: cell i of an axis is centred at ``scale * i + offset`` input pixels.
+
+    Args:
+        size_rc: rows and columns of the map, in cells.
+        scale_rc: input pixels from one cell to the next.
+        offset_rc: continuous position of cell 0, in input pixels (the centre of the first tile is ``scale / 2``).
+    """
+
+    size_rc: tuple[int, int]
+    scale_rc: tuple[float, float]
+    offset_rc: tuple[float, float]
+
+    @classmethod
+    def tiles(cls, size_rc: tuple[int, int], input_size_rc: tuple[int, int]) -> Grid:
+        """Every cell at the centre of its tile of the input: what every library's upsampling assumes."""
+        scale = (input_size_rc[0] / size_rc[0], input_size_rc[1] / size_rc[1])
+        return cls(size_rc, scale, (scale[0] / 2, scale[1] / 2))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain lists, for JSON and TOML."""
+        return {key: list(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Grid:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{key: tuple(value) for key, value in values.items()})
+
+
+def interpolation_matrix(positions: ArrayLike, cells: int) -> NDArray[np.float32]:
+    """Linear interpolation along one axis as a matrix.
+
+    Args:
+        positions: (n,) where to read, in cell indices; outside the outermost cells the edge value is kept.
+        cells: number of cells.
+
+    Returns:
+        (n, cells) float32; every row sums to 1.
+    """
+    where = np.clip(np.asarray(positions, dtype=np.float64), 0, cells - 1)
+    low = np.minimum(where.astype(np.int64), max(cells - 2, 0))
+    share = where - low
+    matrix = np.zeros((len(where), cells), dtype=np.float32)
+    rows = np.arange(len(where))
+    matrix[rows, low] = 1 - share
+    if cells > 1:
+        matrix[rows, low + 1] = share
+    return matrix
+
+
+def to_original(maps: NDArray[np.float32], grid: Grid, frame: Frame) -> NDArray[np.float32]:
+    """Maps on a model's grid, brought bilinearly to the pixels of the original image.
+
+    Args:
+        maps: (..., row, col) on ``grid``.
+        grid: where the cells look in the network's input.
+        frame: how the original image became the network's input.
+
+    Returns:
+        (..., row, col) float32 at ``frame.original_size_rc``.
+    """
+    if tuple(maps.shape[-2:]) != tuple(grid.size_rc):
+        raise ValueError(f"maps of {maps.shape[-2:]} cells do not fit a grid of {grid.size_rc}")
+    matrices = []
+    for axis in (0, 1):
+        centres = np.arange(frame.original_size_rc[axis]) + 0.5
+        in_input = centres * frame.scale_rc[axis] + frame.offset_rc[axis]
+        cell = (in_input - grid.offset_rc[axis]) / grid.scale_rc[axis]
+        matrices.append(interpolation_matrix(cell, grid.size_rc[axis]))
+    rows, cols = matrices
+    return np.matmul(np.matmul(rows, maps.astype(np.float32, copy=False)), cols.T)
+
+
+def box_area(boxes_xyxy: ArrayLike) -> FloatArray:
+    """Areas of boxes (n, 4) -> (n,), in square pixels; an inverted box has area 0."""
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
+
+
+def box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> FloatArray:
+    """Intersection over union of continuous, half-open boxes: (n, 4) and (m, 4) -> (n, m). Two empty boxes give 0."""
+    a = np.asarray(a_xyxy, dtype=np.float64).reshape(-1, 4)
+    b = np.asarray(b_xyxy, dtype=np.float64).reshape(-1, 4)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
+    union = box_area(a)[:, None] + box_area(b)[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def boxes_to_mask(boxes_xyxy: ArrayLike, size_rc: tuple[int, int]) -> NDArray[np.bool_]:
+    """The union of boxes as a mask: a pixel belongs to a box if its centre does."""
+    mask = np.zeros(size_rc, dtype=bool)
+    rows = np.arange(size_rc[0]) + 0.5
+    cols = np.arange(size_rc[1]) + 0.5
+    for x1, y1, x2, y2 in np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4):
+        mask |= ((rows >= y1) & (rows < y2))[:, None] & ((cols >= x1) & (cols < x2))[None]
+    return mask

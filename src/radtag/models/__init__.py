@@ -1,0 +1,43 @@
+"""One method, one file. A model takes images and gives logits and maps, and knows nothing else.
+
+======== ============================ ==================================================
+method   file                         paper
+======== ============================ ==================================================
+pylon    :mod:`radtag.models.pylon`   Preechakul et al., iScience 25(3), 2022
+cam      :mod:`radtag.models.cam`     Zhou et al., CVPR 2016
+======== ============================ ==================================================
+
+A new method is a file with a ``build(findings, options)`` function and a line in :data:`METHODS`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from torch import nn
+
+from radtag.errors import BadSetting
+from radtag.models.backbone import BackboneOptions
+from radtag.models.output import Output
+
+METHODS = {"pylon": "radtag.models.pylon", "cam": "radtag.models.cam"}
+
+
+def build(method: str, findings: int, backbone: BackboneOptions, options: dict[str, object]) -> nn.Module:
+    """A model whose ``forward(images)`` takes (batch, channel, row, col) float32 and gives an :class:`Output`.
+
+    Args:
+        method: a key of :data:`METHODS`.
+        findings: how many findings it tells apart.
+        backbone: the encoder.
+        options: the method's own settings, as its file documents them.
+
+    Raises:
+        BadSetting: an unknown method or option.
+    """
+    if method not in METHODS:
+        raise BadSetting(f"unknown method {method!r}; use one of {', '.join(METHODS)}.")
+    return import_module(METHODS[method]).build(findings, backbone, options)
+
+
+__all__ = ["METHODS", "BackboneOptions", "Output", "build"]

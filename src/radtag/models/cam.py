@@ -1,0 +1,57 @@
+"""CAM: a 1x1 convolution on the backbone's coarsest feature; its output is the class map.
+
+Zhou, Khosla, Lapedriza, Oliva, Torralba: "Learning deep features for discriminative localization", CVPR 2016. With
+average pooling the convolution is the classifier's weight vector applied cell by cell, so the map is the paper's CAM
+plus the bias. With max pooling it is the baseline of the PYLON paper: same encoder, same recipe, maps of stride 32.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from radtag.models.backbone import Backbone, BackboneOptions
+from radtag.models.output import Output, Pooling, pool
+
+
+class CamOptions(BaseModel):
+    """CAM's own settings.
+
+    Attributes:
+        pool: how a map becomes an image's logit.
+        sharpness: r of the "lse" pooling.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pool: Pooling = "avg"
+    sharpness: float = 10.0
+
+
+class Cam(nn.Module):
+    """Backbone and a 1x1 head.
+
+    Args:
+        findings: number of findings.
+        backbone: the encoder.
+        options: CAM's own settings.
+    """
+
+    def __init__(self, findings: int, backbone: BackboneOptions, options: CamOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.backbone = Backbone(backbone)
+        self.head = nn.Conv2d(self.backbone.channels[-1], findings, kernel_size=1)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Float[Tensor, "batch channel row col"]) -> Output:
+        """Normalised images -> logits (batch, finding) and maps (batch, finding, row / 32, col / 32)."""
+        maps = self.head(self.backbone(images)[-1]).float()
+        return Output(pool(maps, self.options.pool, self.options.sharpness), maps)
+
+
+def build(findings: int, backbone: BackboneOptions, options: dict[str, object]) -> Cam:
+    """CAM with a random head; see :class:`CamOptions` for ``options``."""
+    return Cam(findings, backbone, CamOptions.model_validate(options))

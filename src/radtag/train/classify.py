@@ -1,0 +1,476 @@
+"""The whole loop of a classifier, from image labels to a run folder. Nothing here reads a box or a mask.
+
+Resume is exact because nothing random has a history: the order of an epoch, the augmentation of a step and the dropout
+of a step are drawn from (seed, epoch, step) alone, and what does have a history (weights, optimiser, schedule, running
+average, best weights, log) is written whole after every epoch. Killed at any moment and started again with the same
+command, a run on a CPU ends with the same bits.
+
+Processes (``accelerate launch``) share a batch: each takes its slice of the same draw, and the loss is that of the
+whole batch, so that two processes follow one. BatchNorm sees all of it on GPUs (SyncBatchNorm), only its own slice on
+CPUs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from jaxtyping import Float
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from radtag.calibration import Calibration
+from radtag.data import augment
+from radtag.data.cache import PixelCache, open_cache
+from radtag.data.table import Dataset
+from radtag.errors import BadData, BadRun, BadSetting
+from radtag.metrics.classification import auroc
+from radtag.models import build
+from radtag.models.backbone import load_weights, normalisation
+from radtag.models.evidence import measure_grid
+from radtag.train import log
+from radtag.train.run import Run, normalise
+from radtag.train.settings import TrainSettings
+
+
+def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console: Console | None = None) -> Run:
+    """Train a localiser on image labels and write its run folder.
+
+    Args:
+        settings: everything that shapes the result.
+        dataset: with a train and a val split; a test split is not touched.
+        out: the run folder; an unfinished one is gone on with, a finished one is returned as it is.
+        console: where progress is shown.
+
+    Returns:
+        The run, loaded from its folder.
+
+    Raises:
+        BadData: no training or validation images, or a finding without any known label.
+        BadRun: the folder holds a run with other settings or data.
+        BadSetting: settings that do not fit each other, the data or the machine.
+    """
+    out = Path(out)
+    console = console or Console(stderr=True)
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
+    if settings.batch_size % world:
+        raise BadSetting(
+            f"a batch of {settings.batch_size} does not divide among {world} processes. Choose a multiple."
+        )
+
+    train_set, val_set = _known(dataset.only("train")), _known(dataset.only("val"))
+    identity = {"settings": settings.model_dump(mode="json"), "data": log.fingerprint(train_set, val_set)}
+    if (out / "run.toml").is_file():
+        finished = Run.load(out)
+        if finished.card.get("identity") != log.digest(identity):
+            raise BadRun(f"{out} holds a finished run with other settings or data. Give another --out.")
+        return finished
+
+    out.mkdir(parents=True, exist_ok=True)
+    pixels, labels, failures = _load(train_set, settings)
+    val_pixels, val_labels, val_failures = _load(val_set, settings)
+    order_rows = _sampling(labels, settings)
+    batches = max(len(pixels) // settings.batch_size, 1)  # a last, smaller batch would disturb BatchNorm
+    if len(pixels) < 2:
+        raise BadData(f"{dataset.name}: {len(pixels)} readable training image; at least 2 are needed.")
+
+    torch.manual_seed(settings.seed)
+    model = build(settings.method, len(dataset.findings), settings.backbone, settings.options)
+    weights_from = _first_weights(model, settings)
+    model = model.to(memory_format=torch.channels_last)
+    if world > 1 and device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    own_mean, own_sd = normalisation(settings.backbone)
+    mean = settings.mean if settings.mean is not None else own_mean
+    sd = settings.sd if settings.sd is not None else own_sd
+
+    model = model.to(device)
+    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
+    optimiser = _optimiser(model, settings)
+    wrapped, optimiser = accelerator.prepare(model, optimiser)
+    positive_weight = _positive_weight(labels, settings).to(device)
+    schedule = Schedule(settings, steps=batches * settings.epochs)
+    history: list[dict[str, Any]] = []
+    best: dict[str, Tensor] | None = None
+    best_value = math.inf
+    seconds = 0.0
+
+    resume = out / "resume.pt"
+    if resume.is_file():
+        state = _read_resume(resume, identity)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        if averaged is not None:
+            averaged.load_state_dict(state["averaged"])
+        if accelerator.scaler is not None and state["scaler"]:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        schedule.load(state["schedule"])
+        history, best, best_value, seconds = state["history"], state["best"], state["best_value"], state["seconds"]
+        if accelerator.is_main_process:
+            console.print(f"going on after epoch {len(history)} of {settings.epochs}")
+
+    started = time.monotonic() - seconds
+    progress = _progress(console, shown=accelerator.is_main_process)
+    with progress:
+        epochs_bar = progress.add_task(f"{settings.method}: epochs", total=settings.epochs, completed=len(history))
+        steps_bar = progress.add_task("steps", total=batches)
+        for epoch in range(len(history), settings.epochs):
+            if schedule.finished:
+                break
+            progress.reset(steps_bar, total=batches)
+            wrapped.train()
+            total = torch.zeros((), device=device)
+            for step, chosen in enumerate(_epoch_order(order_rows, settings, epoch, batches)):
+                rng = _generator(settings.seed, epoch, step)
+                warp = augment.draw(len(chosen), settings.augment, rng)
+                part = _share(len(chosen), rank, world)
+                mine = chosen[part]
+                images = torch.from_numpy(pixels[mine]).to(device, non_blocking=True).float().div_(255)
+                images = augment.take(warp, part).images(images)
+                target = labels[torch.from_numpy(mine)].to(device)
+                torch.manual_seed(_seed(settings.seed, epoch, step, rank + 1))  # dropout
+                for group in optimiser.param_groups:
+                    group["lr"] = schedule.rate(epoch * batches + step) * group["share"]
+                output = wrapped(normalise(images, mean, sd, settings.backbone.channels))
+                loss = masked_bce(output.logits, target, positive_weight, settings.label_smoothing)
+                # DDP averages gradients over processes; what is wanted is the mean over all known labels of the batch.
+                known = (~target.isnan()).sum()
+                share = world * known / accelerator.reduce(known.clone(), reduction="sum").clamp(min=1)
+                optimiser.zero_grad(set_to_none=True)
+                accelerator.backward(loss * share)
+                if settings.clip_norm:
+                    accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
+                optimiser.step()
+                if averaged is not None:
+                    _average(averaged, model, settings.ema, epoch * batches + step)
+                total += loss.detach() * share / world
+                progress.advance(steps_bar)
+
+            judged = averaged if averaged is not None else model
+            logits = predict_logits(judged, val_pixels, settings, mean, sd, accelerator)
+            row = _judge(logits, val_labels, dataset.findings)
+            train_loss = accelerator.reduce(total, reduction="sum").item() / batches
+            row = {"epoch": epoch + 1, "lr": schedule.rate((epoch + 1) * batches - 1), "train_loss": train_loss, **row}
+            if not math.isfinite(train_loss):
+                raise BadSetting(
+                    f"the training loss is {train_loss} in epoch {epoch + 1}. Lower --lr (now {settings.lr}), "
+                    "or set clip_norm, or mixed_precision to 'no'."
+                )
+            value = {"loss": row["val_loss"], "auroc": -row["val_auroc"], "last": -float(epoch)}[settings.keep]
+            if best is None or value < best_value:
+                best_value = value
+                best = {name: tensor.detach().cpu().clone() for name, tensor in judged.state_dict().items()}
+            schedule.end_epoch(row["val_loss"])
+            seconds = time.monotonic() - started
+            row["minutes"] = round(seconds / 60, 3)
+            history.append(row)
+            if accelerator.is_main_process:
+                log.write(out, history)
+                _write_resume(
+                    resume,
+                    {
+                        "identity": log.digest(identity),
+                        "model": model.state_dict(),
+                        "averaged": averaged.state_dict() if averaged is not None else {},
+                        "optimiser": optimiser.state_dict(),
+                        "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
+                        "schedule": schedule.dump(),
+                        "history": history,
+                        "best": best,
+                        "best_value": best_value,
+                        "seconds": seconds,
+                    },
+                )
+            progress.update(
+                epochs_bar,
+                advance=1,
+                description=f"{settings.method}: loss {train_loss:.4f}, "
+                f"val {row['val_loss']:.4f}, AUROC {row['val_auroc']:.3f}",
+            )
+        progress.update(epochs_bar, completed=settings.epochs)
+
+    assert best is not None  # at least one epoch has been judged
+    model.load_state_dict(best)
+    logits, maps = predict_maps(model, val_pixels, settings, mean, sd, accelerator)
+    calibration = Calibration.fit(
+        logits, maps, val_labels.numpy(), healthy_share=settings.healthy_share, findings=dataset.findings
+    )
+    sample = torch.from_numpy(val_pixels[np.linspace(0, len(val_pixels) - 1, min(len(val_pixels), 16)).astype(int)])
+    grid = measure_grid(model, normalise(sample.to(device).float() / 255, mean, sd, settings.backbone.channels))
+    run = Run(
+        path=out,
+        settings=settings,
+        findings=dataset.findings,
+        mean=mean,
+        sd=sd,
+        grid=grid,
+        calibration=calibration,
+        card=log.card(
+            settings=settings,
+            identity=log.digest(identity),
+            train_set=train_set,
+            val_set=val_set,
+            weights_from=weights_from,
+            history=history,
+            failures=(*failures, *val_failures),
+            notes=calibration.notes,
+            processes=world,
+            device=str(device),
+        ),
+    )
+    if accelerator.is_main_process:
+        run.save(best)
+        resume.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+    return Run.load(out)
+
+
+def masked_bce(
+    logits: Float[Tensor, "batch finding"],
+    labels: Float[Tensor, "batch finding"],
+    positive_weight: Float[Tensor, finding],
+    smoothing: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Mean binary cross-entropy over the known labels, in float32; a NaN label moves no gradient."""
+    known = ~labels.isnan()
+    target = torch.where(known, labels, torch.zeros_like(labels)) * (1 - smoothing) + smoothing / 2
+    losses = F.binary_cross_entropy_with_logits(logits.float(), target, pos_weight=positive_weight, reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+class Schedule:
+    """The learning rate: of a step ("cosine"), or cut when the validation loss stalls ("plateau")."""
+
+    def __init__(self, settings: TrainSettings, steps: int) -> None:
+        self._settings, self._steps = settings, steps
+        self._lr, self._best, self._bad = settings.lr, math.inf, 0
+
+    def rate(self, step: int) -> float:
+        """Rate of a step, counted from the start of training."""
+        settings = self._settings
+        if settings.schedule == "plateau":
+            return self._lr
+        warm = max(int(settings.warmup * self._steps), 1)
+        if step < warm:
+            return settings.lr * (step + 1) / warm
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(self._steps - warm, 1)))
+
+    def end_epoch(self, val_loss: float) -> None:
+        """Take note of an epoch, as torch's ReduceLROnPlateau does (relative threshold 1e-4)."""
+        if val_loss < self._best * (1 - 1e-4):
+            self._best, self._bad = val_loss, 0
+        else:
+            self._bad += 1
+        if self._bad > self._settings.plateau_patience:
+            self._lr, self._bad = self._lr * self._settings.plateau_factor, 0
+
+    @property
+    def finished(self) -> bool:
+        """The rate has fallen as far as it may."""
+        return self._settings.schedule == "plateau" and self._lr <= self._settings.min_lr * (1 + 1e-9)
+
+    def dump(self) -> dict[str, float]:
+        """What to remember."""
+        return {"lr": self._lr, "best": self._best, "bad": self._bad}
+
+    def load(self, state: Mapping[str, float]) -> None:
+        """The inverse of :meth:`dump`."""
+        self._lr, self._best, self._bad = state["lr"], state["best"], int(state["bad"])
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module,
+    pixels: NDArray[np.uint8],
+    settings: TrainSettings,
+    mean: float,
+    sd: float,
+    accelerator: Accelerator,
+) -> NDArray[np.float32]:
+    """(image, finding) logits; every process does its share and gets all."""
+    mine = np.arange(accelerator.process_index, len(pixels), accelerator.num_processes)
+    each = math.ceil(len(pixels) / accelerator.num_processes)
+    outputs = [output.logits for output in _outputs(model, pixels, mine, settings, mean, sd, accelerator)]
+    local = torch.cat(outputs) if outputs else torch.zeros(0, 0)
+    if accelerator.num_processes == 1:
+        return local.cpu().numpy()
+    padded = F.pad(local, (0, 0, 0, each - len(local)))
+    gathered = accelerator.gather(padded).reshape(accelerator.num_processes, each, -1)
+    return gathered.transpose(0, 1).reshape(-1, gathered.shape[-1])[: len(pixels)].cpu().numpy()
+
+
+@torch.inference_mode()
+def predict_maps(
+    model: nn.Module,
+    pixels: NDArray[np.uint8],
+    settings: TrainSettings,
+    mean: float,
+    sd: float,
+    accelerator: Accelerator,
+) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    """(image, finding) logits and (image, finding, row, col) map logits, float16 to halve the memory."""
+    outputs = list(_outputs(model, pixels, np.arange(len(pixels)), settings, mean, sd, accelerator))
+    logits = torch.cat([output.logits for output in outputs]).cpu().numpy()
+    return logits, torch.cat([output.maps.half().cpu() for output in outputs]).numpy()
+
+
+def _outputs(
+    model: nn.Module,
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    settings: TrainSettings,
+    mean: float,
+    sd: float,
+    accelerator: Accelerator,
+) -> Iterator[Any]:
+    model.eval()
+    for start in range(0, len(rows), 32):
+        images = torch.from_numpy(pixels[rows[start : start + 32]]).to(accelerator.device).float().div_(255)
+        with accelerator.autocast():
+            yield model(normalise(images, mean, sd, settings.backbone.channels))
+
+
+def _known(dataset: Dataset) -> Dataset:
+    """The images with at least one known label."""
+    records = tuple(record for record in dataset.records if not all(math.isnan(label) for label in record.labels))
+    if not records:
+        raise BadData(f"{dataset.name}: no image of this split has a known label.")
+    return replace(dataset, records=records)
+
+
+def _load(dataset: Dataset, settings: TrainSettings) -> tuple[NDArray[np.uint8], Tensor, tuple[tuple[str, str], ...]]:
+    cache: PixelCache = open_cache([record.path for record in dataset.records], settings.size_px, settings.fit)
+    labels = torch.from_numpy(dataset.labels())
+    if cache.readable.all():
+        return cache.pixels, labels, ()
+    return cache.pixels[cache.readable], labels[torch.from_numpy(cache.readable)], cache.failures
+
+
+def _first_weights(model: nn.Module, settings: TrainSettings) -> str:
+    if settings.start_from is None:
+        return load_weights(model.backbone, settings.backbone)  # type: ignore[arg-type]
+    source = Run.load(settings.start_from)
+    given = source.build_model().state_dict()
+    own = model.state_dict()
+    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if not any(name.startswith("backbone.") for name in fitting):
+        raise BadSetting(
+            f"no weight of {settings.start_from} fits {settings.backbone.name}; "
+            f"it is a {source.settings.backbone.name}. Choose that backbone."
+        )
+    model.load_state_dict({**own, **fitting})
+    return (
+        f"run {source.path.name} ({len(fitting)} of {len(own)} tensors), itself from {source.card.get('weights_from')}"
+    )
+
+
+def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    backbone = [p for name, p in model.named_parameters() if name.startswith("backbone.")]
+    rest = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
+    groups = [{"params": rest, "share": 1.0}, {"params": backbone, "share": settings.backbone_lr}]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
+    return kind(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def _positive_weight(labels: Tensor, settings: TrainSettings) -> Tensor:
+    positive, negative = (labels == 1).sum(dim=0), (labels == 0).sum(dim=0)
+    if settings.class_weights == "none":
+        return torch.ones(labels.shape[1])
+    return (negative / positive.clamp(min=1)).clamp(min=1 / 20, max=20)
+
+
+def _sampling(labels: Tensor, settings: TrainSettings) -> NDArray[np.float64] | int:
+    """The number of images, or the weight each is drawn with."""
+    if settings.sampling == "uniform":
+        return len(labels)
+    share = (labels == 1).double().mean(dim=0).clamp(min=1 / max(len(labels), 1))
+    rarest = torch.where(labels == 1, share, torch.ones_like(share)).amin(dim=1)
+    healthy = (labels == 1).sum(dim=1) == 0
+    weight = torch.where(healthy, 1 / healthy.double().mean().clamp(min=1e-9), 1 / rarest)
+    return (weight / weight.sum()).numpy()
+
+
+def _epoch_order(
+    rows: NDArray[np.float64] | int, settings: TrainSettings, epoch: int, batches: int
+) -> Iterator[NDArray[np.int64]]:
+    rng = np.random.default_rng([settings.seed, epoch])
+    if isinstance(rows, int):
+        order = rng.permutation(rows)
+    else:
+        order = rng.choice(len(rows), size=len(rows), p=rows)
+    for step in range(batches):
+        yield order[step * settings.batch_size : (step + 1) * settings.batch_size]
+
+
+def _share(count: int, rank: int, world: int) -> slice:
+    each = math.ceil(count / world)
+    return slice(rank * each, min((rank + 1) * each, count))
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _generator(*parts: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_seed(*parts))
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Running average of weights and BatchNorm statistics; young averages forget faster, to lose the first weights."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, now in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - decay)
+        else:
+            mean.copy_(now)
+
+
+def _judge(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...]) -> dict[str, Any]:
+    loss = masked_bce(torch.from_numpy(logits), labels, torch.ones(labels.shape[1])).item()
+    per_finding = auroc(labels.numpy(), logits)
+    defined = per_finding[~np.isnan(per_finding)]
+    return {
+        "val_loss": loss,
+        "val_auroc": float(defined.mean()) if len(defined) else math.nan,
+        "val_auroc_of": {name: float(value) for name, value in zip(findings, per_finding, strict=True)},
+    }
+
+
+def _read_resume(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    if state["identity"] != log.digest(identity):
+        raise BadRun(f"{file.parent} was begun with other settings or data. Give another --out, or remove the folder.")
+    return state
+
+
+def _write_resume(file: Path, state: Mapping[str, Any]) -> None:
+    temporary = file.with_name(file.name + ".tmp")
+    torch.save(dict(state), temporary)
+    os.replace(temporary, file)
+
+
+def _progress(console: Console, *, shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not shown,
+    )

@@ -1,0 +1,162 @@
+"""What a training run writes about itself: the log, the curves, the card."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from radtag.data.table import Dataset
+from radtag.train.run import write_text
+from radtag.train.settings import TrainSettings
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """A short name of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def fingerprint(*datasets: Dataset) -> str:
+    """A short name of what is trained on: images, labels and findings in order."""
+    hashed = hashlib.sha256()
+    for dataset in datasets:
+        hashed.update(json.dumps([dataset.findings, [record.image for record in dataset.records]]).encode())
+        hashed.update(dataset.labels().tobytes())
+    return hashed.hexdigest()[:16]
+
+
+def write(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """The whole log again, as JSON lines, CSV and curves; each file is replaced at once."""
+    write_text(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+    flat = [{key: value for key, value in row.items() if not isinstance(value, Mapping)} for row in history]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    write_text(out / "log.csv", table.getvalue())
+    draw_curves(out / "curves.png", history)
+    if find_spec("tensorboard") is not None:
+        _tensorboard(out / "tensorboard", flat[-1])
+
+
+def draw_curves(file: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Losses on the left; on the right the mean AUROC over each finding's."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, areas = figure.subplots(1, 2)
+    losses.plot(epochs, [row["train_loss"] for row in history], marker=".", color="#777777", label="training")
+    losses.plot(epochs, [row["val_loss"] for row in history], marker=".", color="#c1440e", label="validation")
+    losses.set(xlabel="epoch", ylabel="binary cross-entropy")
+    losses.legend(frameon=False)
+    for name in history[-1]["val_auroc_of"]:
+        areas.plot(epochs, [row["val_auroc_of"][name] for row in history], color="#b8c4cc", linewidth=0.8)
+    areas.plot(epochs, [row["val_auroc"] for row in history], marker=".", color="#00467f", label="mean over findings")
+    areas.plot([], [], color="#b8c4cc", linewidth=0.8, label="each finding")
+    areas.set(xlabel="epoch", ylabel="validation AUROC")
+    areas.legend(frameon=False, loc="lower right")
+    for axes in (losses, areas):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    temporary = file.with_name(file.name + ".tmp")
+    figure.savefig(temporary, dpi=110, format="png")
+    temporary.replace(file)
+
+
+def _tensorboard(folder: Path, row: Mapping[str, Any]) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for key, value in row.items():
+            if key != "epoch":
+                writer.add_scalar(key, value, row["epoch"])
+
+
+def card(
+    *,
+    settings: TrainSettings,
+    identity: str,
+    train_set: Dataset,
+    val_set: Dataset,
+    weights_from: str,
+    history: Sequence[Mapping[str, Any]],
+    failures: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    processes: int,
+    device: str,
+) -> dict[str, Any]:
+    """What data, what numbers, what limits."""
+    kept = {
+        "loss": min(history, key=lambda row: row["val_loss"]),
+        "auroc": max(history, key=lambda row: row["val_auroc"]),
+        "last": history[-1],
+    }[settings.keep]
+    return {
+        "method": settings.method,
+        "findings": list(train_set.findings),
+        "trained_on": train_set.name,
+        "backbone": settings.backbone.name,
+        "weights_from": weights_from,
+        "identity": identity,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "minutes": round(history[-1]["minutes"], 1),
+        "hardware": _hardware(device, processes),
+        "software": {name: version(name) for name in ("radtag", "torch", "timm", "accelerate", "numpy")},
+        "data": {
+            "train_images": len(train_set),
+            "train_patients": len(set(train_set.patients())),
+            "val_images": len(val_set),
+            "val_patients": len(set(val_set.patients())),
+            "train_positives": _positives(train_set),
+            "val_positives": _positives(val_set),
+            "unreadable": [f"{path}: {cause}" for path, cause in failures],
+            "notes": list(train_set.notes),
+        },
+        "validation": {
+            "epochs": len(history),
+            "kept_epoch": kept["epoch"],
+            "loss": round(kept["val_loss"], 5),
+            "mean_auroc": round(kept["val_auroc"], 4),
+            "auroc": {name: round(value, 4) for name, value in kept["val_auroc_of"].items()},
+        },
+        "limits": [
+            "For research use; not a medical device.",
+            "Learned from image labels alone: no outline was seen, and a map shows evidence for the label, "
+            "which may be something that goes with the disease.",
+            "Scores and thresholds are calibrated on the validation images named here; check them on your own.",
+            *notes,
+        ],
+    }
+
+
+def _positives(dataset: Dataset) -> dict[str, int]:
+    return {name: int(np.sum(column == 1)) for name, column in zip(dataset.findings, dataset.labels().T, strict=True)}
+
+
+def _hardware(device: str, processes: int) -> str:
+    if device.startswith("cuda"):
+        return f"{processes} x {torch.cuda.get_device_name()}"
+    return f"{processes} process(es), {torch.get_num_threads()} CPU threads each, {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,188 @@
+"""The run folder: all that tagging needs, and nothing that is executed when it is loaded.
+
+======================= ==========================================================================
+run.toml                resolved settings, findings, normalisation, grids, calibration
+weights.safetensors     the kept weights
+card.json, card.md      what data, what numbers, what limits
+log.jsonl, log.csv      an epoch a line
+curves.png              losses and AUROC
+resume.pt               tensors to go on from, while training; gone when it is done
+======================= ==========================================================================
+
+Every file is written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from radtag.calibration import Calibration
+from radtag.data.prepare import prepare
+from radtag.errors import BadRun
+from radtag.geometry import Frame, Grid
+from radtag.images import Image
+from radtag.models import build
+from radtag.train.settings import TrainSettings
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained localiser on disk.
+
+    Args:
+        path: the folder.
+        settings: as resolved for training.
+        findings: names, in the order of the model's outputs.
+        mean, sd: normalisation on the 0-1 scale.
+        grid: where the map's cells were measured to look, in pixels of the network's input.
+        calibration: of scores and maps, from validation images.
+        card: what data, what numbers, what limits.
+    """
+
+    path: Path
+    settings: TrainSettings
+    findings: tuple[str, ...]
+    mean: float
+    sd: float
+    grid: Grid
+    calibration: Calibration
+    card: Mapping[str, Any]
+
+    @property
+    def size_px(self) -> int:
+        """Side of the network's input."""
+        return self.settings.size_px
+
+    @property
+    def channels(self) -> int:
+        """Input channels of the network."""
+        return self.settings.backbone.channels
+
+    @property
+    def fit(self) -> str:
+        """How an image is fitted into the network's square."""
+        return self.settings.fit
+
+    @property
+    def tile_grid(self) -> Grid:
+        """The published way to lay a map: every cell at the centre of its tile."""
+        return Grid.tiles(self.grid.size_rc, (self.size_px, self.size_px))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Run:
+        """Read a run folder.
+
+        Raises:
+            BadRun: a folder that is no run, is unfinished, or is damaged.
+        """
+        path = Path(path)
+        file = path / "run.toml"
+        if not file.is_file():
+            if (path / "resume.pt").is_file():
+                raise BadRun(f"{path}: training has not ended. Run the same train command again to go on.")
+            raise BadRun(f"{path} is not a run: it has no run.toml. Give the folder that train wrote with --out.")
+        try:
+            values = tomllib.loads(file.read_text())
+            if values["format"] != FORMAT:
+                raise BadRun(
+                    f"{file}: format {values['format']}, this version reads {FORMAT}. Use the radtag that made it."
+                )
+            return cls(
+                path=path,
+                settings=TrainSettings.model_validate(values["settings"]),
+                findings=tuple(values["findings"]),
+                mean=values["mean"],
+                sd=values["sd"],
+                grid=Grid.from_dict(values["grid"]),
+                calibration=Calibration.from_dict(values["calibration"]),
+                card=json.loads((path / "card.json").read_text()),
+            )
+        except (OSError, KeyError, TypeError, ValueError, ValidationError) as error:
+            raise BadRun(
+                f"{path}: the run is damaged ({type(error).__name__}: {error}). Train again, or restore it."
+            ) from error
+
+    def save(self, weights: Mapping[str, Tensor]) -> None:
+        """Write the folder; ``run.toml`` comes last, so that a folder with one is whole."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / "weights.safetensors.tmp"
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
+        os.replace(temporary, self.path / "weights.safetensors")
+        write_text(self.path / "card.json", json.dumps(self.card, indent=2) + "\n")
+        write_text(self.path / "card.md", card_page(self.card))
+        values = {
+            "format": FORMAT,
+            "findings": list(self.findings),
+            "mean": self.mean,
+            "sd": self.sd,
+            "settings": self.settings.model_dump(exclude_none=True),
+            "grid": self.grid.to_dict(),
+            "calibration": self.calibration.to_dict(),
+        }
+        write_text(self.path / "run.toml", tomli_w.dumps(values))
+
+    def build_model(self) -> nn.Module:
+        """The network with its weights, in eval mode, in channels-last memory (seven times faster on a CPU).
+
+        Raises:
+            BadRun: weights that are missing, damaged, or another network's.
+        """
+        model = build(self.settings.method, len(self.findings), self.settings.backbone, self.settings.options)
+        file = self.path / "weights.safetensors"
+        try:
+            model.load_state_dict(load_file(file))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise BadRun(f"{file}: {str(error).splitlines()[0]}. Restore the file, or train again.") from error
+        return model.to(memory_format=torch.channels_last).eval()
+
+    def prepare(self, image: Image) -> tuple[NDArray[np.uint8], Frame]:
+        """An image as the network takes it: (size_px, size_px) uint8, and the frame back to its own pixels."""
+        return prepare(image, self.size_px, self.settings.fit)
+
+    def normalise(self, batch: Tensor) -> Tensor:
+        """(batch, row, col) uint8 -> (batch, channel, row, col) float32, channels last."""
+        return normalise(batch.float().div_(255), self.mean, self.sd, self.channels)
+
+
+def normalise(images: Tensor, mean: float, sd: float, channels: int) -> Tensor:
+    """(batch, row, col) in 0-1 -> (batch, channel, row, col), normalised, channels last."""
+    inputs = ((images - mean) / sd)[:, None].expand(-1, channels, -1, -1)
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, file)
+
+
+def card_page(card: Mapping[str, Any], title: str = "Run card", level: int = 1) -> str:
+    """A card as Markdown: a heading, a list, sub-headings for nested parts."""
+    lines = [f"{'#' * level} {title}", ""]
+    nested = {key: value for key, value in card.items() if isinstance(value, Mapping)}
+    for key, value in card.items():
+        if key not in nested:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            lines.append(f"- {key.replace('_', ' ')}: {shown}")
+    lines.append("")
+    for key, value in nested.items():
+        lines.append(card_page(value, key.replace("_", " ").capitalize(), level + 1))
+    return "\n".join(lines)

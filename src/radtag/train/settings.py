@@ -1,0 +1,137 @@
+"""Everything a training run can be told, with the paper's recipe as the defaults."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from radtag.calibration import HEALTHY_SHARE
+from radtag.data.augment import AugmentOptions
+from radtag.data.prepare import Fit
+from radtag.errors import BadSetting
+from radtag.models.backbone import BackboneOptions
+
+
+class TrainSettings(BaseModel):
+    """Settings of a classifier's training; the defaults are PYLON's (Preechakul et al. 2022, and its code).
+
+    Attributes:
+        method: which localiser.
+        options: the method's own settings (see its file), for instance ``{"pool": "max"}``.
+        backbone: the encoder and its first weights.
+        size_px: side of the network's input, a multiple of 32.
+        fit: how an image is fitted into that square.
+        mean, sd: normalisation on the 0-1 scale; left out, what the backbone's weights expect.
+        start_from: a run whose weights are taken where names and shapes fit, before training (further pretraining).
+        epochs: at most so many passes over the training images.
+        batch_size: images a step, over all processes together.
+        optimiser: "adam" or "adamw".
+        lr: learning rate at its highest.
+        weight_decay: of the optimiser.
+        backbone_lr: learning rate of the backbone, as a share of ``lr``.
+        schedule: "plateau" cuts the rate when the validation loss stalls; "cosine" warms up and falls to 0.
+        plateau_patience: epochs without a better loss before a cut.
+        plateau_factor: what the rate is multiplied by.
+        min_lr: training stops at this rate ("plateau").
+        warmup: share of all steps in which the rate rises ("cosine").
+        ema: decay of a running average of the weights, which is then what is validated and kept; 0 is none.
+        keep: which epoch is kept.
+        class_weights: "balanced" weighs a positive by the finding's negatives over positives (at most 20).
+        sampling: "balanced" draws an image by its rarest positive finding; "uniform" takes every image once.
+        label_smoothing: share by which a label is moved towards 0.5.
+        clip_norm: largest norm of the gradient; 0 does not clip.
+        augment: what happens to a training image.
+        mixed_precision: of the forward pass.
+        healthy_share: share of a healthy validation image that a mask may cover; sets the mask thresholds.
+        seed: of everything random.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = "pylon"
+    options: dict[str, Any] = Field(default_factory=dict)
+    backbone: BackboneOptions = BackboneOptions()
+    size_px: int = Field(default=256, ge=32)
+    fit: Fit = "stretch"
+    mean: float | None = None
+    sd: float | None = Field(default=None, gt=0)
+    start_from: str | None = None
+    epochs: int = Field(default=40, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    optimiser: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    backbone_lr: float = Field(default=1.0, gt=0)
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    plateau_patience: int = Field(default=1, ge=0)
+    plateau_factor: float = Field(default=0.2, gt=0, lt=1)
+    min_lr: float = Field(default=1e-6, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    keep: Literal["loss", "auroc", "last"] = "loss"
+    class_weights: Literal["none", "balanced"] = "none"
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    clip_norm: float = Field(default=0.0, ge=0)
+    augment: AugmentOptions = AugmentOptions()
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    healthy_share: float = Field(default=HEALTHY_SHARE, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("size_px")
+    @classmethod
+    def _multiple_of_32(cls, value: int) -> int:
+        if value % 32:
+            raise ValueError(
+                f"the side is a multiple of 32, got {value}; near it are {value // 32 * 32} and {value // 32 * 32 + 32}"
+            )
+        return value
+
+
+# What differs from the paper's recipe. "small" is for sets of a few thousand images; docs/results.md says how it was
+# chosen.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "small": {
+        "epochs": 20,
+        "batch_size": 16,
+        "optimiser": "adamw",
+        "lr": 5e-4,
+        "weight_decay": 0.02,
+        "schedule": "cosine",
+        "keep": "last",
+        "ema": 0.99,
+        "augment": {
+            "rotate_deg": 15,
+            "area": (0.6, 1.0),
+            "brightness": 0.2,
+            "contrast": 0.3,
+            "interpolation": "bilinear",
+        },
+    },
+}
+
+
+def settings_from(preset: str = "paper", **changes: Any) -> TrainSettings:
+    """A preset's settings with changes on top; nested settings are merged, ``augment={"flip_p": 0}`` keeps the rest.
+
+    Raises:
+        BadSetting: an unknown preset or setting, or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise BadSetting(f"unknown preset {preset!r}; use one of {', '.join(PRESETS)}.")
+    merged: dict[str, Any] = {**PRESETS[preset]}
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(merged.get(name), dict):
+            value = {**merged[name], **value}
+        merged[name] = value
+    try:
+        return TrainSettings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        known = (
+            f" Known settings: {', '.join(TrainSettings.model_fields)}." if first["type"] == "extra_forbidden" else ""
+        )
+        raise BadSetting(f"setting {where} = {first['input']!r}: {first['msg']}.{known}") from error
