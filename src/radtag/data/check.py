@@ -366,7 +366,8 @@ def _leaks(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
         ("identical-files", "sets of identical files", same_file),
         ("identical-pixels", "sets of different files with identical pixels", same_pixels),
     ):
-        across, within = [], []
+        across: list[list[Record]] = []
+        within: list[list[Record]] = []
         for group in groups:
             (across if len({record.split for record in group} - {""}) > 1 else within).append(group)
         if across:
