@@ -1,0 +1,46 @@
+"""The Image noun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image, ready for a model: valid once constructed.
+
+    Args:
+        pixels: (row, col) float32 in 0-1, after the file's own windowing; colour has become luma.
+        source: the file it came from.
+        spacing_mm: distance between the centres of neighbouring rows and of neighbouring columns, or None.
+        frame: number of the frame or slice within the file, from 0.
+        meta: what else the file told (modality, body part, SOP instance UID ...), for reports and DICOM output.
+
+    Raises:
+        ValueError: pixels that are not a two-dimensional, non-empty, finite float32 array within 0-1.
+    """
+
+    pixels: NDArray[np.float32]
+    source: str
+    spacing_mm: tuple[float, float] | None = None
+    frame: int = 0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 2 or self.pixels.size == 0:
+            raise ValueError(f"{self.source}: an image is rows x columns, got an array of shape {self.pixels.shape}")
+        if self.pixels.dtype != np.float32:
+            raise ValueError(f"{self.source}: pixels are float32, got {self.pixels.dtype}")
+        low, high = float(self.pixels.min()), float(self.pixels.max())
+        if not (low >= 0.0 and high <= 1.0):  # also catches NaN
+            raise ValueError(f"{self.source}: pixels lie within 0-1, got {low} to {high}")
+
+    @property
+    def size_rc(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(self.pixels.shape[0]), int(self.pixels.shape[1])
