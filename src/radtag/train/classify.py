@@ -98,6 +98,9 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     sd = settings.sd if settings.sd is not None else own_sd
 
     model = model.to(device)
+    if settings.head_start == "prior" and settings.start_from is None:
+        first = torch.from_numpy(pixels[: max(settings.batch_size, 16)]).to(device).float() / 255
+        _start_at_prior(model, normalise(first, mean, sd, settings.backbone.channels), labels.to(device))
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
     optimiser = _optimiser(model, settings)
     wrapped, optimiser = accelerator.prepare(model, optimiser)
@@ -375,6 +378,17 @@ def _first_weights(model: nn.Module, settings: TrainSettings) -> str:
     return (
         f"run {source.path.name} ({len(fitting)} of {len(own)} tensors), itself from {source.card.get('weights_from')}"
     )
+
+
+@torch.no_grad()
+def _start_at_prior(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """A tenth of the head's weights, and biases at which the mean logit is the log-odds of each finding."""
+    head: nn.Conv2d = model.head  # type: ignore[assignment]
+    assert head.bias is not None
+    head.weight.mul_(0.1)
+    positive, known = (labels == 1).sum(dim=0), (~labels.isnan()).sum(dim=0)
+    frequency = (positive + 0.5) / (known + 1)
+    head.bias += frequency.logit() - model.train()(images).logits.mean(dim=0)
 
 
 def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

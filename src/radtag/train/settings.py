@@ -24,6 +24,8 @@ class TrainSettings(BaseModel):
         fit: how an image is fitted into that square.
         mean, sd: normalisation on the 0-1 scale; left out, what the backbone's weights expect.
         start_from: a run whose weights are taken where names and shapes fit, before training (further pretraining).
+        head_start: "zero" is the paper's bias; "prior" starts the head quiet, with a bias at which the untrained network
+            says each finding's frequency, which saves the epochs in which a maximum over random cells is unlearned.
         epochs: at most so many passes over the training images.
         batch_size: images a step, over all processes together.
         optimiser: "adam" or "adamw".
@@ -57,6 +59,7 @@ class TrainSettings(BaseModel):
     mean: float | None = None
     sd: float | None = Field(default=None, gt=0)
     start_from: str | None = None
+    head_start: Literal["zero", "prior"] = "zero"
     epochs: int = Field(default=40, ge=1)
     batch_size: int = Field(default=64, ge=1)
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -100,6 +103,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 5e-4,
         "weight_decay": 0.02,
         "schedule": "cosine",
+        "head_start": "prior",
         "keep": "last",
         "ema": 0.99,
         "augment": {

@@ -1,0 +1,88 @@
+"""A published checkpoint becomes a run that tags."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from radtag.calibration import Calibration
+from radtag.data.cache import open_cache
+from radtag.data.sources.nih14 import FINDINGS
+from radtag.data.table import Dataset
+from radtag.errors import BadData, BadRun
+from radtag.models import BackboneOptions, build
+from radtag.models.checkpoint import read_published_pylon
+from radtag.models.evidence import measure_grid
+from radtag.train.classify import predict_maps
+from radtag.train.run import Run, normalise
+from radtag.train.settings import TrainSettings
+
+MEAN, SD = 0.4984, 0.2483  # data/transform.py of the authors' code
+SIZE_PX = 256
+
+
+def import_pylon(file: Path | str, out: Path | str, *, calibrate_on: Dataset | None = None) -> Run:
+    """Turn the authors' checkpoint (ResNet-50, 14 findings of ChestX-ray14) into a run.
+
+    Args:
+        file: the checkpoint.
+        out: the run folder to write.
+        calibrate_on: images whose ``val`` split calibrates scores, maps and thresholds; without them, scores and maps
+            are plain sigmoids, thresholds are 0.5, and the card says so.
+
+    Raises:
+        BadData: a file that is not that checkpoint.
+        BadRun: ``out`` is a run already.
+    """
+    out = Path(out)
+    if (out / "run.toml").exists():
+        raise BadRun(f"{out} is a run already. Give another --out.")
+    state = read_published_pylon(file)
+    up = "2layer" if "up16.skip.1.0.weight" in state else "1layer"
+    settings = TrainSettings(
+        method="pylon", options={"up": up}, backbone=BackboneOptions(weights="none"), size_px=SIZE_PX, mean=MEAN, sd=SD
+    )
+    model = build(settings.method, len(FINDINGS), settings.backbone, settings.options)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise BadData(f"{file} is not the published PYLON (ResNet-50, 1 channel, 14 findings): {detail}") from error
+    model = model.to(memory_format=torch.channels_last).eval()
+
+    calibration = Calibration.identity(len(FINDINGS))
+    notes = ["Not calibrated: scores and maps are plain sigmoids, thresholds are 0.5. Import with --calibrate-on."]
+    if calibrate_on is not None:
+        val_set = calibrate_on.only("val").with_findings(FINDINGS)
+        cache = open_cache([record.path for record in val_set.records], SIZE_PX, settings.fit)
+        logits, maps = predict_maps(model, cache.pixels[cache.readable], settings, MEAN, SD, Accelerator())
+        labels = val_set.labels()[cache.readable]
+        calibration = Calibration.fit(logits, maps, labels, findings=FINDINGS)
+        notes = [f"Calibrated on {len(labels)} validation images of {calibrate_on.name}.", *calibration.notes]
+        sample = torch.from_numpy(cache.pixels[cache.readable][:16]).float() / 255
+    else:
+        # Without images, noise of natural range shows the network's geometry.
+        sample = torch.rand(8, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(0))
+    run = Run(
+        path=out,
+        settings=settings,
+        findings=FINDINGS,
+        mean=MEAN,
+        sd=SD,
+        grid=measure_grid(model, normalise(sample, MEAN, SD, 1), passes=4),
+        calibration=calibration,
+        card={
+            "method": "pylon",
+            "findings": list(FINDINGS),
+            "trained_on": "ChestX-ray14, by the authors of PYLON",
+            "backbone": settings.backbone.name,
+            "weights_from": f"published checkpoint {Path(file).name}",
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "limits": ["For research use; not a medical device.", *notes],
+        },
+    )
+    run.save(model.state_dict())
+    return Run.load(out)
