@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -41,6 +43,7 @@ Values = NDArray[np.float64]
 Ranking = Literal["auroc", "average_precision"]
 
 _CHUNK = 1 << 22  # numbers held at a time while replicates are computed
+_IN_CACHE = 1 << 18  # the same for sums that are gone through several times
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,11 @@ class Resampling:
     ) -> None:
         if len(patients) == 0 or replicates < 1:
             raise ValueError(f"cannot draw {replicates} replicates of {len(patients)} rows; both are at least 1")
-        index: dict[Hashable, int] = {}
-        self.row: NDArray[np.int64] = np.array([index.setdefault(patient, len(index)) for patient in patients])
-        self.patients = len(index)
+        self._index: dict[Hashable, int] = {}
+        for patient in patients:
+            self._index.setdefault(patient, len(self._index))
+        self.row = self._rows(patients)
+        self.patients = len(self._index)
         self.replicates = replicates
         draw = np.random.default_rng(seed)
         self.counts: NDArray[np.uint16] = np.empty((self.patients, replicates), dtype=np.uint16)
@@ -111,9 +116,25 @@ class Resampling:
             counted = np.bincount(drawn.ravel(), minlength=self.patients * width)
             self.counts[:, start : start + width] = counted.reshape(self.patients, width)
 
-    def blocks(self, rows: int) -> Iterator[tuple[slice, Values]]:
-        """The counts (patient, some replicates) as float64, so few at a time that ``rows`` numbers each stay small."""
-        step = max(1, _CHUNK // max(rows, self.patients))
+    def of(self, patients: Sequence[Hashable] | NDArray[np.generic]) -> Resampling:
+        """The same draws for other rows of these patients: those of pairs or boxes, where this one is of images.
+
+        Raises:
+            ValueError: a patient who was not drawn from.
+        """
+        other = copy(self)
+        other.row = self._rows(patients)
+        return other
+
+    def _rows(self, patients: Sequence[Hashable] | NDArray[np.generic]) -> NDArray[np.int64]:
+        missing = [patient for patient in patients if patient not in self._index]
+        if missing:
+            raise ValueError(f"patient {missing[0]!r} is not among the {len(self._index)} the draws were made from")
+        return np.array([self._index[patient] for patient in patients], dtype=np.int64)
+
+    def blocks(self, rows: int, *, chunk: int = _CHUNK) -> Iterator[tuple[slice, Values]]:
+        """The counts as float64 (patient, some replicates), so few that ``rows`` numbers for each fit a chunk."""
+        step = max(16, chunk // max(rows, self.patients))
         for start in range(0, self.replicates, step):
             where = slice(start, min(start + step, self.replicates))
             yield where, self.counts[:, where].astype(np.float64)
@@ -324,36 +345,51 @@ def _ranking_drawn(
 ) -> Values:
     """One finding's AUROC or average precision of every replicate (replicate,); all labels known.
 
-    Both need the negatives only as sums between the distinct scores of positives. Those sums per patient are a sparse
-    matrix with one entry a case, and its product with the counts gives every replicate at once.
+    Both need, at each distinct score of positives, how many negatives lie beyond it. Those numbers change by sums per
+    patient, a sparse matrix with one or two entries a negative, and its product with the counts gives every replicate.
     """
     positive = labels == 1
     levels = np.unique(scores[positive])  # ascending
     result = np.full(resampling.replicates, np.nan)
     if len(levels) == 0 or (measure == "auroc" and positive.all()):
         return result
-    negatives = scores[~positive]
-    # Bin 2k: between levels k - 1 and k. Bin 2k + 1: equal to level k.
-    left, right = np.searchsorted(levels, negatives, "left"), np.searchsorted(levels, negatives, "right")
-    negative_sums = _sums(left + right, row[~positive], 2 * len(levels) + 1, resampling)
-    positive_sums = _sums(np.searchsorted(levels, scores[positive]), row[positive], len(levels), resampling)
-    for where, weights in resampling.blocks(2 * len(levels) + 1):
-        false, true = negative_sums @ weights, positive_sums @ weights
-        if measure == "auroc":
-            below = false.cumsum(axis=0)
-            won = (true * (below[:-1:2] + false[1::2] / 2)).sum(axis=0)
-            result[where] = _ratio(won, true.sum(axis=0) * below[-1])
-        else:
-            recalled = true[::-1].cumsum(axis=0)
-            called = recalled + false[::-1].cumsum(axis=0)[1::2]
-            result[where] = _ratio((true[::-1] * _ratio(recalled, called, 0.0)).sum(axis=0), recalled[-1])
+    negatives, who = scores[~positive], row[~positive]
+    at_least, above = np.searchsorted(levels, negatives, "left"), np.searchsorted(levels, negatives, "right")
+    hits = _sums(np.searchsorted(levels, scores[positive]), row[positive], 1.0, len(levels), resampling)
+    if measure == "auroc":
+        # What each level adds to "negatives below, and half of those that tie"; of a tie, half there, half one further.
+        both = np.concatenate([at_least, above]), np.concatenate([who, who])
+        steps = _sums(*both, 0.5, len(levels) + 1, resampling)
+        for where, weights in resampling.blocks(len(levels), chunk=_IN_CACHE):
+            true, beaten = hits @ weights, _run(steps @ weights)
+            won = np.einsum("kr,kr->r", true, beaten[:-1])
+            result[where] = _ratio(won, true.sum(axis=0) * beaten[-1])
+    else:
+        # From the highest level down: what each adds to "negatives at or above". Those below every level never count.
+        counted = above > 0
+        falls = _sums(len(levels) - above[counted], who[counted], 1.0, len(levels), resampling)
+        for where, weights in resampling.blocks(len(levels), chunk=_IN_CACHE):
+            true = (hits @ weights)[::-1]
+            recalled = _run(true.copy())
+            called = recalled + _run(falls @ weights)
+            gained = np.einsum("kr,kr->r", true, _ratio(recalled, called, 0.0))
+            result[where] = _ratio(gained, recalled[-1])
     return result
 
 
-def _sums(bins: NDArray[np.int64], row: NDArray[np.int64], size: int, resampling: Resampling) -> sparse.csr_array:
-    """How many cases of each patient lie in each bin, (bin, patient) sparse."""
-    ones = np.ones(len(bins))
-    return sparse.coo_array((ones, (bins, row)), shape=(size, resampling.patients)).tocsr()
+def _run(values: Values) -> Values:
+    """Running sums down axis 0, in place (of an array of our own): ``cumsum`` is several times slower on long rows."""
+    for before, here in pairwise(values):
+        here += before
+    return values
+
+
+def _sums(
+    bins: NDArray[np.int64], row: NDArray[np.int64], each: float, size: int, resampling: Resampling
+) -> sparse.csr_array:
+    """How many cases of each patient lie in each bin, times ``each``: (bin, patient) sparse."""
+    weights = np.full(len(bins), each)
+    return sparse.coo_array((weights, (bins, row)), shape=(size, resampling.patients)).tocsr()
 
 
 def _interval(drawn: Values, level: float) -> tuple[Values, Values]:

@@ -92,8 +92,17 @@ def above_share_of_maximum(maps: Maps, share: float = 0.5) -> NDArray[np.bool_]:
     top = maps.max(axis=(-2, -1), keepdims=True)
     if not (top >= 0).all():  # also catches NaN
         raise ValueError(f"a map's maximum is {top[~(top >= 0)][0]}; give maps of 0-1 (the sigmoid of logits)")
-    scaled: NDArray[np.bool_] = maps / np.where(top > 0, top, 1).astype(maps.dtype) > maps.dtype.type(share)
-    return scaled
+    # Division rounds, but never out of order: find the greatest value that does not exceed the share once
+    # it is divided, and compare with that.
+    divisor = np.where(top > 0, top, 1).astype(maps.dtype)
+    wanted, up = maps.dtype.type(share), maps.dtype.type(np.inf)
+    level = wanted * divisor
+    while (over := level / divisor > wanted).any():
+        level = np.where(over, np.nextafter(level, -up), level)
+    while (under := (following := np.nextafter(level, up)) / divisor <= wanted).any():
+        level = np.where(under, following, level)
+    predicted: NDArray[np.bool_] = maps > level
+    return predicted
 
 
 def union_overlap(

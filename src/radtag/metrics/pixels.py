@@ -139,3 +139,31 @@ class PixelRanking:
         drawn = bootstrap.binned_ranking(cells, value, resampling, measure)
         n = np.append(self._pairs, self._pairs.sum())
         return bootstrap.Replicates(drawn.value, drawn.drawn, n, drawn.undefined, drawn.patients)
+
+    def arrays(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """What was counted, to be kept in a file: fine (finding, 2, level), coarse (cell, 2, bin), the patient and the
+        finding of each cell (cell,), and pairs (finding,)."""
+        keys = np.array(list(self._coarse), dtype=np.int64).reshape(-1, 2)
+        coarse = np.array(list(self._coarse.values()), dtype=np.int64).reshape(-1, 2, _COARSE)
+        fine = np.array([histogram.counts for histogram in self._fine], dtype=np.int64).reshape(-1, 2, LEVELS)
+        return fine, coarse, keys[:, 0], keys[:, 1], self._pairs.copy()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        fine: NDArray[np.int64],
+        coarse: NDArray[np.int64],
+        patient: NDArray[np.int64],
+        finding: NDArray[np.int64],
+        pairs: NDArray[np.int64],
+    ) -> PixelRanking:
+        """The inverse of :meth:`arrays`; cells of one patient and finding are added together."""
+        ranking = cls(len(fine))
+        for histogram, counts in zip(ranking._fine, fine, strict=True):
+            histogram.counts += counts
+        for key, counts in zip(zip(patient.tolist(), finding.tolist(), strict=True), coarse, strict=True):
+            ranking._coarse[key] = ranking._coarse[key] + counts if key in ranking._coarse else counts
+        ranking._pairs += pairs
+        return ranking

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK_PX = 1 << 18  # output pixels worked on at a time: the temporaries stay in the cache
+_CHUNK_PX = 1 << 16  # output pixels worked on at a time: the temporaries stay in the cache
 
 
 def bilinear(maps: NDArray[np.floating[Any]], size_rc: tuple[int, int]) -> NDArray[np.float32]:
@@ -38,20 +38,51 @@ def bilinear(maps: NDArray[np.floating[Any]], size_rc: tuple[int, int]) -> NDArr
     if tuple(maps.shape[-2:]) == tuple(size_rc):
         return cells
     flat = cells.reshape(-1, *maps.shape[-2:])
-    row_low, row_high, row_rest, row_share = _taps(maps.shape[-2], size_rc[0])
-    col_low, col_high, col_rest, col_share = _taps(maps.shape[-1], size_rc[1])
-    resized = np.empty((len(flat), *size_rc), dtype=np.float32)
-    step = max(1, _CHUNK_PX // (size_rc[0] * size_rc[1]))
+    rows, cols = (int(size) for size in size_rc)
+    col_taps, row_taps = _taps(maps.shape[-1], cols), _taps(maps.shape[-2], rows)
+    resized = np.empty((len(flat), rows, cols), dtype=np.float32)
+    step = max(1, min(len(flat), _CHUNK_PX // (rows * cols)))
+    wide, tall = _Buffers((step, maps.shape[-2], cols)), _Buffers((step, rows, cols))
     for start in range(0, len(flat), step):
         some = flat[start : start + step]
-        # A product of two float32 is exact in float64, so rounding the float64 sum is the fused multiply-add.
-        wide = np.multiply(some[..., col_low], col_rest, dtype=np.float64)
-        wide += some[..., col_high] * col_share
-        wide = wide.astype(np.float32)
-        tall = np.multiply(wide[:, row_low], row_rest[:, None], dtype=np.float64)
-        tall += wide[:, row_high] * row_share[:, None]
-        resized[start : start + step] = tall
-    return resized.reshape(*maps.shape[:-2], *size_rc)
+        across = wide.interpolate(some, *col_taps, axis=2).astype(np.float32)
+        resized[start : start + step] = tall.interpolate(across, *row_taps, axis=1)
+    return resized.reshape(*maps.shape[:-2], rows, cols)
+
+
+class _Buffers:
+    """Memory for one pass of the interpolation, kept between chunks: fetching it anew costs as much as the sums."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.gathered = np.empty(shape, dtype=np.float32)
+        self.product = np.empty(shape)
+        self.total = np.empty(shape)
+
+    def interpolate(
+        self,
+        cells: NDArray[np.float32],
+        low: NDArray[np.int64],
+        high: NDArray[np.int64],
+        rest: NDArray[np.float32],
+        share: NDArray[np.float32],
+        *,
+        axis: int,
+    ) -> NDArray[np.float64]:
+        """``rest * cells[low] + share * cells[high]``, the second product rounded to float32, the sum not yet.
+
+        A product of two float32 is exact in float64, so rounding the returned sum is the fused multiply-add.
+        """
+        gathered, product, total = self.gathered[: len(cells)], self.product[: len(cells)], self.total[: len(cells)]
+        over = (slice(None), None) if axis == 1 else slice(None)
+        # mode="clip" lets numpy write into the buffer directly; every index is within the cells.
+        np.take(cells, low, axis=axis, out=gathered, mode="clip")
+        total[...] = gathered
+        total *= rest[over].astype(np.float64)
+        np.take(cells, high, axis=axis, out=gathered, mode="clip")
+        np.multiply(gathered, share[over], out=gathered)
+        product[...] = gathered
+        total += product
+        return total
 
 
 def _taps(
