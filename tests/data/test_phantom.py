@@ -229,6 +229,20 @@ def test_what_cannot_be_drawn_is_refused(spec: str, said: str, tmp_path: Path, m
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn = phantom.render
+
+    def stop_at_three(index: int, **options: object) -> phantom.Phantom:
+        if index == 3:
+            raise KeyboardInterrupt
+        return drawn(index, **options)
+
+    monkeypatch.setattr(phantom, "render", stop_at_three)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "set", 5, side=64, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_writing_refuses_a_full_folder_and_an_unknown_finding(tmp_path: Path):
     (tmp_path / "kept.txt").write_text("mine")
     with pytest.raises(BadSetting, match="exists and is not empty"):

@@ -30,6 +30,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -182,50 +183,53 @@ def write(out: Path, count: int, *, seed: int = 0, side: int = 256, progress: bo
     partial = out.parent / f".{out.name}.{os.getpid()}.partial"
     for folder in ("images", "lungs", *(f"masks/{finding}" for finding in FINDINGS)):
         (partial / folder).mkdir(parents=True, exist_ok=True)
-    digits = max(len(str(count - 1)), 5)
-    rows: list[dict[str, object]] = []
-    boxes: list[tuple[str, str, float, float, float, float]] = []
-    # Compressing releases the interpreter's lock, so one thread writes while this one draws.
-    with ThreadPoolExecutor(1) as writer, progress_bar(count, "drawing phantoms", progress) as advance:
-        pending = []
-        for index in range(count):
-            phantom = render(index, seed=seed, side=side)
-            name = f"{index:0{digits}d}"
-            image = f"images/{name}.png"
-            row: dict[str, object] = {
-                "image": image,
-                "patient": f"phantom-{name}",
-                "split": split_of(index),
-            }
-            row |= {finding: int(finding in phantom.masks) for finding in FINDINGS}
-            row["lungs"] = f"lungs/{name}.png"
-            for finding, mask in phantom.masks.items():
-                row[f"mask:{finding}"] = f"masks/{finding}/{name}.png"
-                boxes += [(image, finding, *box) for box in boxes_of(mask)]
-            row["attr:sex"] = phantom.attributes["sex"]
-            row["attr:distractors"] = "some" if phantom.distractors else "none"
-            rows.append(row)
-            pending.append(writer.submit(_save, partial, row, phantom))
-            if len(pending) > 64:  # keeps memory flat should the disk be slower than the drawing
-                pending.pop(0).result()
-            advance(1)
-        for job in pending:
-            job.result()
-    columns = ["image", "patient", "split", *FINDINGS, "lungs", *(f"mask:{f}" for f in FINDINGS), "attr:sex"]
-    columns += ["attr:distractors"]
-    write_tables(partial, columns, rows, boxes)
-    about = {
-        "made_by": "radtag phantom",
-        "version": VERSION,
-        "count": count,
-        "seed": seed,
-        "side_px": side,
-        "splits": "60 % train, 15 % val, 25 % test by the golden-ratio sequence over the index",
-    }
-    (partial / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    if out.exists():
-        out.rmdir()  # empty, as checked: replacing a folder wants that on some systems
-    os.replace(partial, out)
+    try:
+        digits = max(len(str(count - 1)), 5)
+        rows: list[dict[str, object]] = []
+        boxes: list[tuple[str, str, float, float, float, float]] = []
+        # Compressing releases the interpreter's lock, so one thread writes while this one draws.
+        with ThreadPoolExecutor(1) as writer, progress_bar(count, "drawing phantoms", progress) as advance:
+            pending = []
+            for index in range(count):
+                phantom = render(index, seed=seed, side=side)
+                name = f"{index:0{digits}d}"
+                image = f"images/{name}.png"
+                row: dict[str, object] = {
+                    "image": image,
+                    "patient": f"phantom-{name}",
+                    "split": split_of(index),
+                }
+                row |= {finding: int(finding in phantom.masks) for finding in FINDINGS}
+                row["lungs"] = f"lungs/{name}.png"
+                for finding, mask in phantom.masks.items():
+                    row[f"mask:{finding}"] = f"masks/{finding}/{name}.png"
+                    boxes += [(image, finding, *box) for box in boxes_of(mask)]
+                row["attr:sex"] = phantom.attributes["sex"]
+                row["attr:distractors"] = "some" if phantom.distractors else "none"
+                rows.append(row)
+                pending.append(writer.submit(_save, partial, row, phantom))
+                if len(pending) > 64:  # keeps memory flat should the disk be slower than the drawing
+                    pending.pop(0).result()
+                advance(1)
+            for job in pending:
+                job.result()
+        columns = ["image", "patient", "split", *FINDINGS, "lungs", *(f"mask:{f}" for f in FINDINGS), "attr:sex"]
+        columns += ["attr:distractors"]
+        write_tables(partial, columns, rows, boxes)
+        about = {
+            "made_by": "radtag phantom",
+            "version": VERSION,
+            "count": count,
+            "seed": seed,
+            "side_px": side,
+            "splits": "60 % train, 15 % val, 25 % test by the golden-ratio sequence over the index",
+        }
+        (partial / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            out.rmdir()  # empty, as checked: replacing a folder wants that on some systems
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return out / "table.csv"
 
 
