@@ -348,10 +348,8 @@ def _lut(item: Dataset, pixels_low: float, pixels_high: float) -> tuple[NDArray[
     data = item.LUTData
     if isinstance(data, bytes):
         wide = len(data) >= 2 * entries
-        little = (
-            "<" if item.get_item("LUTData") is None or getattr(item, "is_little_endian", True) in (True, None) else ">"
-        )
-        table = np.frombuffer(data, dtype=f"{little}u2" if wide else "u1")
+        order = ">" if item.original_encoding[1] is False else "<"
+        table = np.frombuffer(data, dtype=f"{order}u2" if wide else "u1")
     else:
         table = np.atleast_1d(np.asarray(data))
     if len(table) < entries or not 1 <= bits <= 16:
