@@ -101,6 +101,22 @@ def test_coarse_intervals_are_near_the_exact_ones() -> None:
         )
 
 
+def test_counts_can_be_kept_and_taken_up_again() -> None:
+    maps, masks = some(2)
+    whole, first = pixels.PixelRanking(2), pixels.PixelRanking(2)
+    for i in range(6):
+        for ranking in (whole, first) if i < 3 else (whole,):
+            ranking.update(i % 2, i % 3 % 2, maps[i], masks[i])
+    second = pixels.PixelRanking.from_arrays(*first.arrays())
+    for i in range(3, 6):
+        second.update(i % 2, i % 3 % 2, maps[i], masks[i])
+    resampling = bootstrap.Resampling("ab", replicates=10)
+    kept, expected = second.replicates(resampling), whole.replicates(resampling)
+    np.testing.assert_array_equal(kept.value, expected.value)
+    np.testing.assert_array_equal(kept.drawn, expected.drawn)
+    np.testing.assert_array_equal(kept.n, expected.n)
+
+
 def test_an_absent_finding_is_undefined() -> None:
     maps, masks = some(1, pairs=2)
     resampling = bootstrap.Resampling(["a", "b"], replicates=20)

@@ -27,6 +27,8 @@ def test_pylon_includes_both_ends_and_compares_the_index() -> None:
     assert points.pointing_hit(hot, [[3, 1, 6, 3]], convention="radtag") == 0
     assert points.pointing_hit(hot, [[6.3, 1, 8, 3]]) == 0  # index 6 < 6.3, though the centre 6.5 lies inside
     assert points.pointing_hit(hot, [[6.3, 1, 8, 3]], convention="radtag") == 1
+    assert points.pointing_hit(hot, [[5, 0, 8, 2.5]], convention="radtag") == 0  # the centre 2.5 is at the open end
+    assert points.pointing_hit(hot, [[5, 2.5, 8, 4]], convention="radtag") == 1
     assert points.pointing_hit(hot, [[1, 5, 3, 7]]) == 0  # x and y the wrong way round would hit
     assert points.pointing_hit(hot, [[0, 0, 1, 1], [5, 2, 7, 2]]) == 1  # one of several boxes is enough
 
