@@ -14,16 +14,19 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 
 from radtag.data.prepare import Fit, prepare
@@ -71,12 +74,12 @@ def open_cache(paths: Sequence[Path], size_px: int, fit: Fit, *, root: Path | No
     key = hashlib.sha256(json.dumps([VERSION, size_px, fit, digests]).encode()).hexdigest()[:32]
     entry = root / key
     with FileLock(root / f"{key}.lock"):
-        found = _open(entry, len(paths), size_px)
+        found = _open(entry, paths, size_px)
         if found is None:
             shutil.rmtree(entry, ignore_errors=True)
             _write(entry, paths, size_px, fit)
             _evict(root, keep=entry)
-            found = _open(entry, len(paths), size_px)
+            found = _open(entry, paths, size_px)
     if found is None:
         raise BadData(
             f"the cache entry {entry} cannot be read back. Is the disk full? Set RADTAG_CACHE to another folder."
@@ -92,42 +95,47 @@ def _write(entry: Path, paths: Sequence[Path], size_px: int, fit: Fit) -> None:
     temporary.mkdir()
     shape = (len(paths), size_px, size_px)
     pixels = np.lib.format.open_memmap(temporary / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
-    failures: list[tuple[int, str, str]] = []
 
     def decode(index: int) -> tuple[int, str | None]:
         try:
             pixels[index] = prepare(read(paths[index]), size_px, fit)[0]
         except (RadtagError, OSError) as error:
-            return index, str(error)
+            return index, str(error).removeprefix(f"{paths[index]}: ")
         return index, None
 
     # Decoders release the interpreter's lock, so threads are enough and nothing is pickled.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        done = track(pool.map(decode, range(len(paths))), total=len(paths), description="decode", transient=True)
-        failures = [(index, str(paths[index]), cause) for index, cause in done if cause is not None]
+        decoded = pool.map(decode, range(len(paths)))
+        shown = Console(stderr=True)  # what a command prints for other programs goes to stdout alone
+        done = track(decoded, total=len(paths), description="decode", transient=True, console=shown)
+        failures = [(index, cause) for index, cause in done if cause is not None]
     pixels.flush()
-    about = {"shape": shape, "crc32": _checksum(pixels), "failures": failures}
+    about = {"shape": shape, "crc32": _checksum(pixels, failures), "failures": failures}
     del pixels
     (temporary / "about.json").write_text(json.dumps(about))
     os.replace(temporary, entry)
 
 
-def _open(entry: Path, count: int, size_px: int) -> PixelCache | None:
+def _open(entry: Path, paths: Sequence[Path], size_px: int) -> PixelCache | None:
     try:
         about = json.loads((entry / "about.json").read_text())
         pixels = np.load(entry / "pixels.npy", mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        failures = [(int(index), str(cause)) for index, cause in about["failures"]]
+        whole = pixels.shape == (len(paths), size_px, size_px) and _checksum(pixels, failures) == about["crc32"]
+    # Whatever a bad byte gives.
+    except (OSError, EOFError, ValueError, TypeError, LookupError, SyntaxError, TokenError):
         return None
-    if pixels.shape != (count, size_px, size_px) or pixels.dtype != np.uint8 or _checksum(pixels) != about["crc32"]:
+    if not whole or pixels.dtype != np.uint8:
         return None
     os.utime(entry)  # the last use, for eviction
-    readable = np.ones(count, dtype=bool)
-    readable[[index for index, _, _ in about["failures"]]] = False
-    return PixelCache(pixels, readable, tuple((path, cause) for _, path, cause in about["failures"]))
+    readable = np.ones(len(paths), dtype=bool)
+    readable[[index for index, _ in failures]] = False
+    # The entry knows contents, not names: the same file may have moved since.
+    return PixelCache(pixels, readable, tuple((str(paths[index]), cause) for index, cause in failures))
 
 
-def _checksum(pixels: NDArray[np.uint8]) -> int:
-    checksum = 0
+def _checksum(pixels: NDArray[np.uint8], failures: Sequence[tuple[int, str]]) -> int:
+    checksum = zlib.crc32(json.dumps(failures).encode())
     for start in range(0, len(pixels), 256):
         checksum = zlib.crc32(pixels[start : start + 256].tobytes(), checksum)
     return checksum
@@ -138,8 +146,8 @@ def _digests(paths: Sequence[Path], root: Path) -> list[str]:
     index_file = root / "digests.json"
     with FileLock(root / "digests.lock"):
         try:
-            known: dict[str, str] = json.loads(index_file.read_text())
-        except (OSError, ValueError):
+            known: dict[str, str] = dict(json.loads(index_file.read_text()))
+        except (OSError, ValueError, TypeError):
             known = {}
         before = len(known)
 
@@ -163,13 +171,18 @@ def _digests(paths: Sequence[Path], root: Path) -> list[str]:
 
 def _evict(root: Path, keep: Path) -> None:
     limit = float(os.environ.get("RADTAG_CACHE_GB", "50")) * 1e9
-    entries = sorted(
-        (e for e in root.iterdir() if e.is_dir() and e != keep), key=lambda e: e.stat().st_mtime, reverse=True
-    )
+    entries = []  # last use, size, entry
+    for entry in root.iterdir():
+        try:
+            if entry.is_dir() and entry != keep:
+                entries.append((entry.stat().st_mtime, _bytes(entry), entry))
+        except FileNotFoundError:
+            continue  # another process renamed or evicted it just now
     used = _bytes(keep)
-    for entry in entries:
-        used += _bytes(entry)
-        if used > limit:
+    for last_use, size, entry in sorted(entries, reverse=True):
+        used += size
+        # A temporary entry may be another process's, half written; a killed one's goes a day later.
+        if used > limit and not (entry.suffix == ".tmp" and time.time() - last_use < 86_400):
             shutil.rmtree(entry, ignore_errors=True)
 
 

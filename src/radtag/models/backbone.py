@@ -7,6 +7,7 @@ features of the same image repeated three times.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, Literal
 import timm
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from radtag.errors import BadSetting
@@ -141,13 +144,18 @@ def _from_package(options: BackboneOptions) -> tuple[str, dict[str, Tensor]]:
 def _from_file(path: Path, options: BackboneOptions) -> tuple[str, dict[str, Tensor]]:
     if not path.is_file():
         raise BadSetting(f"weights {str(path)!r} are neither 'timm', 'package', 'none' nor a file that exists.")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise BadSetting(
+            f"weights {str(path)!r} cannot be loaded as plain tensors ({reason}). "
+            "Give safetensors, or a torch.save of the state dict alone."
+        ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     full = timm.create_model(options.name, in_chans=3)
     if set(state) & set(full.state_dict()):
@@ -180,10 +188,8 @@ def _adapt_stem(state: dict[str, Tensor], full: nn.Module, channels: int) -> dic
 
 def _fill(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
     own = net.state_dict()
-    # features_only wrappers flatten "stages.0.x" to "stages_0.x" for some families.
-    flat = {
-        key.replace("stages.", "stages_", 1).replace("layers.", "layers_", 1): value for key, value in state.items()
-    }
+    # features_only wrappers flatten the outermost sequence of some families: "stem.0.x" becomes "stem_0.x".
+    flat = {key.replace(".", "_", 1): value for key, value in state.items()}
     chosen = {}
     for key, tensor in own.items():
         value = state.get(key, flat.get(key))

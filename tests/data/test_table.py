@@ -1,0 +1,89 @@
+"""The contract of every data source: what a table refuses, and that it never changes in place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from radtag.data.table import Dataset, Record
+from radtag.errors import BadData
+
+NAN = math.nan
+
+
+def record(image: str, labels: tuple[float, ...] = (1.0, 0.0), **fields) -> Record:
+    return Record(image, Path(image), labels, **fields)
+
+
+def dataset(*records: Record) -> Dataset:
+    return Dataset("three", ("Mass", "Nodule"), records)
+
+
+THREE = dataset(
+    record("a.png", (1.0, NAN), patient="p1", split="train"),
+    record("b.png", (0.0, 0.0), patient="p1", split="val"),
+    record("c.png", (NAN, 1.0), split="test"),
+)
+
+
+def test_labels_keep_what_is_unknown():
+    labels = THREE.labels()
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(labels, np.array([[1, NAN], [0, 0], [NAN, 1]], np.float32))
+    assert Dataset("none", ("Mass",), ()).labels().shape == (0, 1)
+
+
+def test_an_image_without_a_patient_stands_for_itself():
+    assert THREE.patients() == ["p1", "p1", "image:c.png"]
+
+
+def test_splits_are_chosen_and_given():
+    assert [one.image for one in THREE.only("train", "test").records] == ["a.png", "c.png"]
+    other = THREE.with_splits({"c.png": "train"}, "as told")
+    assert [one.split for one in other.records] == ["", "", "train"]
+    assert other.notes == ("as told",)
+    assert [one.split for one in THREE.records] == ["train", "val", "test"]  # the first one is left as it was
+    assert THREE.notes == ()
+
+
+def test_findings_are_chosen_with_their_labels():
+    swapped = THREE.with_findings(["Nodule", "Mass"])
+    assert swapped.findings == ("Nodule", "Mass")
+    np.testing.assert_array_equal(swapped.labels(), THREE.labels()[:, ::-1])
+    assert THREE.with_findings(["Nodule"]).labels().shape == (3, 1)
+
+
+def test_boxes_follow_the_frame_they_were_drawn_in():
+    boxes = {"Mass": ((10.0, 20.0, 30.0, 60.0),)}
+    drawn = record("a.png", boxes_xyxy=boxes, box_frame_rc=(100, 200))
+    assert drawn.boxes_in("Mass", (50, 400)).tolist() == [[20.0, 10.0, 60.0, 30.0]]  # rows halved, columns doubled
+    assert record("a.png", boxes_xyxy=boxes).boxes_in("Mass", (50, 400)).tolist() == [[10.0, 20.0, 30.0, 60.0]]
+    assert drawn.boxes_in("Nodule", (50, 400)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: dataset(record("a.png"), record("a.png")), "three: image 'a.png' is listed twice."),
+        (lambda: dataset(record("a.png", (1.0,))), "three: a.png has 1 labels for 2 findings."),
+        (lambda: dataset(record("a.png", (0.5, 1.0))), r"three: a.png has labels \(0.5, 1.0\); use 1, 0 or blank"),
+        (lambda: dataset(record("a.png", split="dev")), "three: a.png is in split 'dev'; use train, val or test."),
+        (lambda: Dataset("three", ("Mass", "Mass"), ()), r"three: a finding is named twice in \['Mass', 'Mass'\]."),
+        (lambda: THREE.only("train").only("val"), "three: no image is in val; the splits present are train."),
+        (lambda: THREE.with_findings(["Edema"]), "three has no finding 'Edema'; it has Mass, Nodule."),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(build, message):
+    with pytest.raises(BadData, match=message):
+        build()
+
+
+def test_a_table_cannot_be_written_into():
+    with pytest.raises(FrozenInstanceError):
+        THREE.name = "other"
+    with pytest.raises(FrozenInstanceError):
+        THREE.records[0].split = "test"
