@@ -64,15 +64,18 @@ class Warp:
     shift: Tensor
     interpolation: Literal["bilinear", "bicubic"]
 
-    def images(self, images: Float[Tensor, "batch row col"]) -> Float[Tensor, "batch row col"]:
-        """Images in 0-1, warped, toned and kept within 0-1; black comes in from outside."""
-        warped = self._sample(images, self.interpolation)
+    def images(self, images: Float[Tensor, "batch row col"], size_px: int | None = None) -> Tensor:
+        """Images in 0-1, warped, toned and kept within 0-1; black comes in from outside.
+
+        ``size_px`` is the side of the (square) result; left out, that of the images.
+        """
+        warped = self._sample(images, self.interpolation, size_px)
         gain, shift = self.gain.to(images.device), self.shift.to(images.device)
         return (warped * gain[:, None, None] + shift[:, None, None]).clamp_(0, 1)
 
     def masks(self, masks: Float[Tensor, "batch row col"]) -> Float[Tensor, "batch row col"]:
         """Masks, warped without interpolation."""
-        return self._sample(masks, "nearest")
+        return self._sample(masks, "nearest", None)
 
     def boxes(self, boxes_xyxy: Float[Tensor, "batch box 4"], size_px: tuple[int, int]) -> Float[Tensor, "batch box 4"]:
         """The boxes around the warped corners, cut to the image (rows, cols); a box gone from view has no area."""
@@ -86,10 +89,10 @@ class Warp:
         out = ((out + 1) / 2 * extent).clamp(min=torch.zeros(2, dtype=torch.float64), max=extent)
         return torch.cat([out.amin(dim=-2), out.amax(dim=-2)], dim=-1).to(boxes_xyxy.dtype)
 
-    def _sample(self, images: Tensor, mode: str) -> Tensor:
-        grid = F.affine_grid(
-            self.to_source.to(images.device, images.dtype), [len(images), 1, *images.shape[1:]], align_corners=False
-        )
+    def _sample(self, images: Tensor, mode: str, size_px: int | None) -> Tensor:
+        rows, cols = images.shape[1:] if size_px is None else (size_px, size_px)
+        theta = self.to_source.to(images.device, images.dtype)
+        grid = F.affine_grid(theta, [len(images), 1, rows, cols], align_corners=False)
         return F.grid_sample(images[:, None], grid, mode=mode, padding_mode="zeros", align_corners=False)[:, 0]
 
 

@@ -101,7 +101,11 @@ def _centroid(
 
 
 def _line(points: list[tuple[float, float]], scale: float, offset: float) -> tuple[float, float]:
-    """Median centre of each cell, then least squares through them; with fewer than three, only the offset moves."""
+    """Median centre of each cell, then least squares through them.
+
+    Where there are fewer than three cells, or the line departs from the tiles' spacing by more than a tenth (a network
+    whose cells all see the whole image has no spacing to measure), the spacing is the tiles' and only the offset moves.
+    """
     if not points:
         return scale, offset
     cells = np.array([cell for cell, _ in points])
@@ -112,4 +116,6 @@ def _line(points: list[tuple[float, float]], scale: float, offset: float) -> tup
         return scale, float(np.mean(medians - scale * distinct))
     counts = np.array([np.sum(cells == cell) for cell in distinct])
     slope, intercept = np.polyfit(distinct, medians, 1, w=np.sqrt(counts))
+    if abs(slope / scale - 1) > 0.1:
+        return scale, float(np.median(medians - scale * distinct))
     return float(slope), float(intercept)

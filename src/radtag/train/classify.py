@@ -80,8 +80,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
         return finished
 
     out.mkdir(parents=True, exist_ok=True)
-    pixels, labels, failures = _load(train_set, settings)
-    val_pixels, val_labels, val_failures = _load(val_set, settings)
+    pixels, labels, failures = _load(train_set, settings, settings.stored_px or settings.size_px)
+    val_pixels, val_labels, val_failures = _load(val_set, settings, settings.size_px)
     order_rows = _sampling(labels, settings)
     batches = max(len(pixels) // settings.batch_size, 1)  # a last, smaller batch would disturb BatchNorm
     if len(pixels) < 2:
@@ -99,7 +99,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     model = model.to(device)
     if settings.head_start == "prior" and settings.start_from is None:
-        first = torch.from_numpy(pixels[: max(settings.batch_size, 16)]).to(device).float() / 255
+        first = torch.from_numpy(np.array(val_pixels[:32])).to(device).float() / 255
         _start_at_prior(model, normalise(first, mean, sd, settings.backbone.channels), labels.to(device))
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
     optimiser = _optimiser(model, settings)
@@ -142,7 +142,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
                 part = _share(len(chosen), rank, world)
                 mine = chosen[part]
                 images = torch.from_numpy(pixels[mine]).to(device, non_blocking=True).float().div_(255)
-                images = augment.take(warp, part).images(images)
+                images = augment.take(warp, part).images(images, settings.size_px)
                 target = labels[torch.from_numpy(mine)].to(device)
                 torch.manual_seed(_seed(settings.seed, epoch, step, rank + 1))  # dropout
                 for group in optimiser.param_groups:
@@ -354,8 +354,10 @@ def _known(dataset: Dataset) -> Dataset:
     return replace(dataset, records=records)
 
 
-def _load(dataset: Dataset, settings: TrainSettings) -> tuple[NDArray[np.uint8], Tensor, tuple[tuple[str, str], ...]]:
-    cache: PixelCache = open_cache([record.path for record in dataset.records], settings.size_px, settings.fit)
+def _load(
+    dataset: Dataset, settings: TrainSettings, size_px: int
+) -> tuple[NDArray[np.uint8], Tensor, tuple[tuple[str, str], ...]]:
+    cache: PixelCache = open_cache([record.path for record in dataset.records], size_px, settings.fit)
     labels = torch.from_numpy(dataset.labels())
     if cache.readable.all():
         return cache.pixels, labels, ()

@@ -21,6 +21,8 @@ class TrainSettings(BaseModel):
         options: the method's own settings (see its file), for instance ``{"pool": "max"}``.
         backbone: the encoder and its first weights.
         size_px: side of the network's input, a multiple of 32.
+        stored_px: side at which images are decoded and kept, from which training takes its random crops; left out,
+            ``size_px``. Twice ``size_px`` lets a crop of half the side keep its detail.
         fit: how an image is fitted into that square.
         mean, sd: normalisation on the 0-1 scale; left out, what the backbone's weights expect.
         start_from: a run whose weights are taken where names and shapes fit, before training (further pretraining).
@@ -55,6 +57,7 @@ class TrainSettings(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     backbone: BackboneOptions = BackboneOptions()
     size_px: int = Field(default=256, ge=32)
+    stored_px: int | None = Field(None, ge=32)
     fit: Fit = "stretch"
     mean: float | None = None
     sd: float | None = Field(default=None, gt=0)
