@@ -14,7 +14,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 help:
 	@echo "make demo   phantoms -> train CAM and PYLON -> tag -> evaluate -> demo/report.html, a few minutes on a laptop"
 	@echo "make test   formatting, lint, types, import contract, tests"
-	@echo "make docs   write docs/cli.md anew from the command line itself"
+	@echo "make docs   write what the documentation takes from the code anew"
 	@echo "make clean  remove .venv, demo/ and caches"
 
 demo: $(INSTALLED)
@@ -30,7 +30,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED)
-	$(BIN)/python docs/write_cli.py
+	$(BIN)/python docs/write_pages.py
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,594 @@
+"""The command line: parse, call, print.
+
+Nothing heavy is imported at the top, so that `radtag --help` answers at once: every command imports what it calls.
+Results go to standard output; progress, notes and errors go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+import radtag
+from radtag.errors import BadSetting, RadtagError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+    from rich.table import Table
+
+app = typer.Typer(
+    name="radtag",
+    help="Finds where the disease is, from labels that only say that it is there. Research use, not a medical device.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+data_app = typer.Typer(help="Look at data sets, and make some with known truth.", no_args_is_help=True)
+import_app = typer.Typer(help="Make runs from published weights.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(import_app, name="import")
+
+# What several commands take.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output instead of text.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="NAME:PATH, as in csv:table.csv, folder:images, nih14:ChestX-ray14, covid_qu_ex:Infection, phantom:1000.",
+    ),
+]
+Splits = Annotated[
+    Path | None,
+    typer.Option(
+        "--splits", metavar="FILE.csv", help="Splits to use instead of the source's own: columns image and split."
+    ),
+]
+SplitSeed = Annotated[int, typer.Option("--split-seed", help="Draws splits where the source has none, by patient.")]
+Findings = Annotated[
+    list[str] | None,
+    typer.Option("--finding", metavar="NAME", help="Only this finding; repeat it for several. Default: all."),
+]
+WithRun = Annotated[
+    list[Path] | None,
+    typer.Option("--with", metavar="RUN", help="A further run to average with; repeat for several."),
+]
+LaidBy = Annotated[
+    Literal["measured", "tiles"],
+    typer.Option("--grid", help="Where cells lie: where they were measured to look, or, as published, their tiles."),
+]
+Mirrored = Annotated[Literal["none", "flip"], typer.Option("--tta", help="flip: average with the mirrored image.")]
+MaskOver = Annotated[str, typer.Option("--mask", help="What a map must exceed: validated, otsu, or a value 0-1.")]
+Bootstraps = Annotated[int, typer.Option("--bootstraps", help="Draws of patients for the intervals; 0: none.")]
+BootstrapSeed = Annotated[int, typer.Option("--seed", help="Of these draws.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images through the network at once.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit status: 0 done, 1 refused or incomplete, 2 wrong usage."""
+    try:
+        app(args=list(argv) if argv is not None else None, prog_name="radtag")
+    except (RadtagError, OSError) as error:
+        if os.environ.get("RADTAG_DEBUG"):
+            raise
+        if isinstance(error, OSError):
+            print(f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        else:
+            print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"radtag {radtag.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def radtag_(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Finds where the disease is, from labels that only say that it is there. Research use, not a medical device."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for data, runs, tags and the report.")] = Path("demo"),
+    count: Annotated[int, typer.Option("--count", min=60, help="Phantoms to draw.")] = 2400,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training phantoms.")] = 12,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the phantoms and of training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show the whole chain on drawn radiographs.
+
+    Trains CAM and PYLON on phantoms, tags others with both, evaluates and compares them, and writes one report.
+    Takes a few minutes on two cores and needs no data, no weights and no network. A second call goes on where the
+    first one stopped.
+
+    \b
+    Example: radtag demo --out demo
+    """
+    from radtag import demo as act
+
+    result = act.demo(out, count=count, epochs=epochs, seed=seed, console=_console())
+    _print(result.to_dict(), as_json, result.table(), *result.lines())
+
+
+@data_app.command("check")
+def data_check(
+    source: Source, splits: Splits = None, split_seed: SplitSeed = 0, finding: Findings = None, as_json: Json = False
+) -> None:
+    """Say what is in a data set, and what is wrong.
+
+    Every image and mask is read. Errors (exit status 1) are what would make training or its numbers wrong:
+    unreadable images, a patient or a picture in two splits, truth that does not fit. Warnings are what you should
+    know.
+
+    \b
+    Example: radtag data check csv:chest/table.csv
+    """
+    from radtag.data.check import check
+
+    report = check(source, splits=splits, seed=split_seed, findings=finding, console=_console())
+    _print(report.to_dict(), as_json, *report.lines())
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@data_app.command("phantom")
+def data_phantom(
+    out: Annotated[Path, typer.Option("--out", help="A new folder.", show_default=False)],
+    count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 1000,
+    side: Annotated[int, typer.Option("--side", help="Base side in pixels; sizes vary around it.")] = 256,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which series of phantoms.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw radiographs with exactly known lesions.
+
+    Writes a csv data set with boxes and masks. The source phantom:N does the same into a cache. This command is for
+    a copy to look at or to hand on.
+
+    \b
+    Example: radtag data phantom --out phantoms --count 200
+    """
+    from radtag.data.phantom import write
+
+    table = write(out, count, seed=seed, side=side)
+    _print({"table": table, "images": count}, as_json, f"{count} phantoms -> {table}")
+
+
+@data_app.command("plant")
+def data_plant(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", help="A new folder.", show_default=False)],
+    share: Annotated[float, typer.Option("--share", help="Share of the healthy images that get lesions.")] = 0.5,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", metavar="KIND", help="nodule, consolidation, effusion or pneumothorax; repeat. Default: all."
+        ),
+    ] = None,
+    normal: Annotated[
+        str | None, typer.Option("--normal", metavar="FINDING", help="The finding that means healthy.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use at most so many healthy images.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which images, which lesions, where and how.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Paint known lesions into healthy images.
+
+    Writes a csv data set with boxes and masks. One hospital's look in healthy and ill alike, and exact truth: what
+    a localiser finds there is the lesion.
+
+    \b
+    Example: radtag data plant folder:chest --out planted --share 0.5
+    """
+    from radtag.data.plant import DEFAULT_KINDS, plant
+    from radtag.data.sources import load, without_missing
+
+    dataset, _ = without_missing(load(source))
+    table = plant(dataset, out, share=share, kinds=kind or DEFAULT_KINDS, seed=seed, normal=normal, limit=limit)
+    about = json.loads((table.parent / "about.json").read_text(encoding="utf-8"))
+    lines = [f"{about['written']} images, {about['planted']} of them with lesions -> {table}"]
+    if about["left_out"]:
+        lines.append(f"{len(about['left_out'])} left out; {table.parent / 'about.json'} says which and why")
+    _print({"table": table, **about}, as_json, *lines)
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="pylon or cam.", show_default=False)],
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", help="The run folder.", show_default=False)],
+    preset: Annotated[
+        Literal["paper", "small"],
+        typer.Option("--preset", help="paper: the PYLON paper's recipe. small: for a few thousand images."),
+    ] = "paper",
+    backbone: Annotated[str | None, typer.Option("--backbone", help="Any timm network, as resnet50.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            help="Its first weights. timm: downloaded; package: from an installed package; none: random; or a file.",
+        ),
+    ] = None,
+    channels: Annotated[int | None, typer.Option("--channels", help="Input channels, 1 or 3.")] = None,
+    size: Annotated[int | None, typer.Option("--size", metavar="PX", help="Input side, a multiple of 32.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="At most so many passes.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images a step.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at its highest.")] = None,
+    mixed_precision: Annotated[
+        Literal["no", "bf16", "fp16"] | None, typer.Option("--mixed-precision", help="Of the forward pass.")
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--start-from", metavar="RUN", help="Begin with the weights of this run, where they fit."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random in training.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any setting, as augment.flip_p=0 or options.pool=lse; repeat."
+        ),
+    ] = None,
+    splits: Splits = None,
+    split_seed: SplitSeed = 0,
+    finding: Findings = None,
+    as_json: Json = False,
+) -> None:
+    """Train a localiser on image labels.
+
+    Writes a run folder. Only the train and val splits are used, and no box or mask. What is not given comes from
+    the preset; docs/runs.md lists every setting. The same command, given again, goes on with a run that was
+    stopped. For several GPUs or machines, put `accelerate launch -m` before it: docs/distributed.md.
+
+    \b
+    Example: radtag train pylon csv:chest/table.csv --out runs/chest --preset small --backbone resnet18
+    """
+    from radtag.data.sources import open_source
+    from radtag.train.classify import train as act
+    from radtag.train.settings import settings_from
+
+    flags = {
+        "backbone.name": backbone,
+        "backbone.weights": weights,
+        "backbone.channels": channels,
+        "size_px": size,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "mixed_precision": mixed_precision,
+        "start_from": str(start_from) if start_from is not None else None,
+        "seed": seed,
+    }
+    changes = _nested({key: value for key, value in flags.items() if value is not None}, setting or [])
+    settings = settings_from(preset, **{**changes, "method": method})
+    dataset = open_source(source, splits=splits, seed=split_seed, findings=finding)
+    console = _console()
+    for note in dataset.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    run = act(settings, dataset, out, console=console)
+    if int(os.environ.get("RANK", "0")) == 0:
+        lines = [f"{key.replace('_', ' ')}: {value}" for key, value in run.card.get("validation", {}).items()]
+        _print({"run": run.path, "card": run.card}, as_json, *lines, f"-> {run.path}")
+
+
+@import_app.command("pylon")
+def import_pylon(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The authors' checkpoint.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The run folder.", show_default=False)],
+    calibrate_on: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate-on", metavar="SOURCE", help="Set scores and thresholds on the val split of this data."
+        ),
+    ] = None,
+    splits: Splits = None,
+    split_seed: SplitSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a run from the published PYLON checkpoint.
+
+    Nothing in the file is executed. Without --calibrate-on, scores and maps are the network's own sigmoids, and 0.5
+    is every threshold.
+
+    \b
+    Example: radtag import pylon net.pkl --out runs/published --calibrate-on nih14:ChestX-ray14
+    """
+    from radtag.data.sources import open_source
+    from radtag.train.published import import_pylon as act
+
+    source = open_source(calibrate_on, splits=splits, seed=split_seed) if calibrate_on is not None else None
+    run = act(file, out, calibrate_on=source)
+    _print({"run": run.path, "card": run.card}, as_json, f"{len(run.findings)} findings -> {run.path}")
+
+
+@app.command()
+def tag(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILES...", help="Images, folders or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for tags.csv, maps/, masks/, overlays/.", show_default=False)
+    ],
+    with_run: WithRun = None,
+    finding: Findings = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option("--threshold", metavar="[NAME=]VALUE", help="Positive from this score. Default: as validated."),
+    ] = None,
+    mask: MaskOver = "validated",
+    grid: LaidBy = "measured",
+    tta: Mirrored = "none",
+    min_area: Annotated[
+        float | None,
+        typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/5000 of the image."),
+    ] = None,
+    save: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--save", metavar="WHAT", help="maps, masks, overlays or none; repeat for several. Default: the three."
+        ),
+    ] = None,
+    save_for: Annotated[
+        Literal["positive", "all"], typer.Option("--save-for", help="Pictures of positive findings, or of all.")
+    ] = "positive",
+    device: Device = "auto",
+    batch_size: BatchSize = 8,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="For reading and writing. Default: one a core.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tag images with scores, maps, masks and boxes.
+
+    Everything is in the image's own pixels. Writes tags.csv, maps/ (16-bit PNG, 65535 = 1.0), masks/ (1-bit PNG),
+    overlays/ and manifest.json. A second call skips what is done. Files that cannot be read are listed at the end,
+    and the exit status is then 1.
+
+    \b
+    Example: radtag tag runs/chest images/ --out tags
+    """
+    from radtag.tag import tag_files
+
+    wanted = [name for name in save if name != "none"] if save else ["maps", "masks", "overlays"]
+    with _progress("tagging") as advance:
+        summary = tag_files(
+            [run, *(with_run or [])],
+            files,
+            out,
+            save=wanted,  # type: ignore[arg-type]  # it says itself what can be saved
+            save_for=save_for,
+            threads=threads,
+            progress=advance,
+            device=device,
+            batch_size=batch_size,
+            findings=finding,
+            threshold=_thresholds(threshold),
+            mask=_mask_rule(mask),
+            grid=grid,
+            tta=tta,
+            min_area_px=min_area,
+        )
+    _print(summary.to_dict(), as_json, *summary.lines())
+    if not summary.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the numbers and the report.", show_default=False)],
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="SPLIT", help="Score this split; repeat it for several. Default: test."),
+    ] = None,
+    splits: Splits = None,
+    split_seed: SplitSeed = 0,
+    with_run: WithRun = None,
+    finding: Findings = None,
+    grid: LaidBy = "measured",
+    tta: Mirrored = "none",
+    mask: MaskOver = "validated",
+    bootstraps: Bootstraps = 1000,
+    seed: BootstrapSeed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = 8,
+    as_json: Json = False,
+) -> None:
+    """Score a run on images it was not trained on.
+
+    Writes metrics.json (every number with its 95 % interval; docs/metrics.md), pairs.csv and report.html. Boxes and
+    masks are read here, and nowhere in training.
+
+    \b
+    Example: radtag evaluate runs/chest csv:chest/table.csv --out evaluation
+    """
+    from radtag.data.sources import open_source
+    from radtag.evaluate import evaluate as act
+    from radtag.report.terminal import metrics_table
+
+    dataset = open_source(source, splits=splits, only=only or ["test"], seed=split_seed, findings=finding)
+    with _progress("evaluating") as advance:
+        result = act(
+            [run, *(with_run or [])],
+            dataset,
+            out,
+            bootstraps=bootstraps,
+            seed=seed,
+            progress=advance,
+            grid=grid,
+            tta=tta,
+            mask=_mask_rule(mask),
+            device=device,
+            batch_size=batch_size,
+        )
+    _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
+
+
+@app.command()
+def pool(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="What evaluate wrote, once a fold.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder, written as an evaluation.", show_default=False)],
+    bootstraps: Bootstraps = 1000,
+    seed: BootstrapSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Put the folds of a cross-validation together.
+
+    Every number is taken over the pairs of all folds, with one bootstrap over all patients.
+
+    \b
+    Example: radtag pool fold0 fold1 fold2 fold3 --out pooled
+    """
+    from radtag.evaluate import pool as act
+    from radtag.report.terminal import metrics_table
+
+    result = act(folders, out, bootstraps=bootstraps, seed=seed)
+    _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
+
+
+@app.command()
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="What evaluate or pool wrote; the first is compared with.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for comparison.html and comparison.json.")] = Path(
+        "comparison"
+    ),
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="NAME", help="What to call them, in order; repeat. Default: method or folder."),
+    ] = None,
+    bootstraps: Annotated[int, typer.Option("--bootstraps", help="Draws of patients for the intervals.")] = 1000,
+    seed: BootstrapSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare evaluations of the same images.
+
+    Differences are each evaluation minus the first, on the same pairs and the same draws of patients; an interval
+    without 0 is a difference at the 95 % level.
+
+    \b
+    Example: radtag compare evaluation/cam evaluation/pylon --out comparison
+    """
+    from radtag.compare import comparison as act
+    from radtag.report.terminal import comparison_table
+
+    result = act(folders, out, names=name or (), bootstraps=bootstraps, seed=seed)
+    _print(result, as_json, comparison_table(result), f"-> {out / 'comparison.html'}")
+
+
+# Below: reading options and printing; no decisions about images.
+
+
+def _nested(flags: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Dotted keys as nested dictionaries; ``key=value`` texts come last. A value is read as TOML, else as text."""
+    pairs = list(flags.items())
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise BadSetting(f"--set {text}: there is no KEY=VALUE in it. Write --set {key.strip() or 'epochs'}=VALUE.")
+        pairs.append((key.strip(), _value(value.strip())))
+    nested: dict[str, Any] = {}
+    for key, value in pairs:
+        *parents, last = key.split(".")
+        into = nested
+        for parent in parents:
+            into = into.setdefault(parent, {})
+            if not isinstance(into, dict):
+                raise BadSetting(f"--set {key}: {parent} was given a value of its own. Give it or its parts.")
+        into[last] = value
+    return nested
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _thresholds(texts: Sequence[str] | None) -> float | dict[str, float] | None:
+    if not texts:
+        return None
+    named: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise BadSetting(f"--threshold {text}: {number!r} is not a number. Write 0.4 or NAME=0.4.") from None
+        if not name:
+            if len(texts) > 1:
+                raise BadSetting(f"--threshold {text}: without a name it is for all findings, and stands alone.")
+            return value
+        named[name] = value
+    return named
+
+
+def _mask_rule(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, moved by a function of (done, of all)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = _console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _print(values: Mapping[str, Any], as_json: bool, *parts: str | Table) -> None:
+    if as_json:
+        print(json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    for part in parts:
+        if isinstance(part, str):
+            print(part)
+        else:
+            from rich.console import Console
+
+            Console().print(part)
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, numpy's numbers as Python's, NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

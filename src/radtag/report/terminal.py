@@ -1,0 +1,78 @@
+"""The main numbers of one evaluation or of several as a table for a terminal; the report has all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from radtag.report.definitions import BY_KEY
+
+MAIN = ("auroc", "pointing", "box_0.3", "pixel_ap", "dice", "healthy_marked")
+"""One number for each question an evaluation answers."""
+
+
+def metrics_table(result: Mapping[str, Any], metrics: Sequence[str] = MAIN) -> Table:
+    """A row per finding and for all together, a column per metric that has a value anywhere.
+
+    Args:
+        result: content of ``metrics.json``.
+        metrics: keys of :data:`radtag.report.definitions.BY_KEY`.
+    """
+    parts = {**result["findings"], "mean over findings": result["macro"], "all pairs": result["micro"]}
+    shown = [key for key in metrics if any(_defined(part, key) for part in parts.values())]
+    table = _table("finding", *(BY_KEY[key].title for key in shown))
+    for name, part in parts.items():
+        style = "bold" if part in (result["macro"], result["micro"]) else None
+        table.add_row(name, *(_cell(part.get(key)) for key in shown), style=style)
+    return table
+
+
+def comparison_table(value: Mapping[str, Any], metrics: Sequence[str] = MAIN, *, by_finding: str = "pointing") -> Table:
+    """A row per metric as the mean over findings, a column per evaluation and per difference from the first.
+
+    Args:
+        value: content of ``comparison.json``.
+        metrics: keys of :data:`radtag.report.definitions.BY_KEY`.
+        by_finding: the metric that also gets a row per finding.
+    """
+    names = value["names"]
+    columns = [*value["evaluations"], *value["differences"]]
+    table = _table("mean over findings", *names, *(f"{name} - {names[0]}" for name in names[1:]))
+    for key in metrics:
+        if not any(_defined(part["macro"], key) for part in columns):
+            continue
+        rows = {BY_KEY[key].title: [part["macro"].get(key) for part in columns]}
+        if key == by_finding:
+            findings = value["evaluations"][0]["findings"]
+            rows |= {f"  {name}": [part["findings"].get(name, {}).get(key) for part in columns] for name in findings}
+        for name, entries in rows.items():
+            apart = len(names)
+            cells = [_cell(one) for one in entries[:apart]] + [_cell(one, sign="+") for one in entries[apart:]]
+            table.add_row(name, *cells, style=None if name.startswith("  ") else "bold")
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(first, no_wrap=True)
+    for title in others:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _defined(part: Mapping[str, Any], key: str) -> bool:
+    return part.get(key) is not None and part[key]["value"] is not None
+
+
+def _cell(entry: Mapping[str, Any] | None, sign: str = "") -> str:
+    """``0.84 (0.80-0.88)``, a dash for what is undefined; ``sign="+"`` for differences."""
+    if entry is None or entry["value"] is None:
+        return "-"
+    # Shares near 0, as the area marked in healthy images, need a digit more.
+    digits = 3 if 0 < abs(entry["value"]) < 0.01 and not sign else 2
+    to = " to " if sign else "-"
+    if entry["low"] is None or entry["high"] is None:
+        return f"{entry['value']:{sign}.{digits}f}"
+    return f"{entry['value']:{sign}.{digits}f} ({entry['low']:{sign}.{digits}f}{to}{entry['high']:{sign}.{digits}f})"

@@ -1,0 +1,228 @@
+"""The command line: what it prints, where, and with which status. What the commands do is tested with their parts."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+
+import radtag
+from radtag.cli import app, main
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Calls radtag in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RADTAG_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: str) -> Result:
+        status = 0
+        try:
+            main(arguments)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return Result(status, *capsys.readouterr())
+
+    return run
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, child in command.commands.items():
+        yield from leaves(child, (*path, name))
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+NAMES = [" ".join(path) for path in COMMANDS]
+
+
+def test_commands_are_those_of_the_design():
+    assert set(NAMES) >= {
+        *("demo", "train", "tag", "evaluate", "pool", "compare"),
+        *("data check", "data phantom", "data plant", "import pylon"),
+    }
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=NAMES)
+def test_every_command_has_json_and_an_example_that_fits_it(path: tuple[str, ...], call):
+    options = {name for param in COMMANDS[path].params for name in getattr(param, "opts", ())}
+    assert "--json" in options
+    shown = call(*path, "--help")
+    assert shown.status == 0
+    example = shlex.split(COMMANDS[path].help.split("Example: ")[1])
+    assert tuple(example[1 : 1 + len(path)]) == path
+    assert {word for word in example if word.startswith("--")} <= options
+    assert "Example: radtag" in shown.out
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=NAMES)
+def test_every_option_has_a_help_text(path: tuple[str, ...]):
+    assert [param.name for param in COMMANDS[path].params if not param.help] == []
+
+
+def test_help_imports_nothing_heavy():
+    script = "import sys, radtag.cli; radtag.cli.main(['--version'])"
+    script = f"import sys\ntry:\n exec({script!r})\nfinally:\n print(sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"radtag {radtag.__version__}\n"
+    for heavy in ("torch", "numpy", "scipy", "rich", "pydantic", "matplotlib", "PIL", "pydicom", "timm"):
+        assert f"'{heavy}'" not in done.stderr
+
+
+def test_help_answers_at_once():
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "radtag", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    # The least of several: the machine may be busy with something else.
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_without_arguments_it_shows_the_help(call):
+    shown = call()
+    assert "Usage: radtag [OPTIONS] COMMAND [ARGS]..." in shown.out + shown.err
+    assert "Research use, not a medical device." in shown.out + shown.err
+
+
+def test_an_error_is_one_message_and_status_1(call):
+    done = call("data", "check", "csv:nowhere/table.csv")
+    assert done.status == 1
+    assert done.out.splitlines()[0].startswith("error")
+    done = call("train", "pylon", "nope:x", "--out", "run")
+    assert done.status == 1
+    assert done.out == ""
+    assert done.err.startswith("Error: unknown source 'nope' in 'nope:x'. Write NAME:PATH, where NAME is one of csv: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["data", "phantom", "--out", "x", "--side", "8"],
+            "phantom: side 8 cannot be drawn. Use 48 to 2048 pixels.",
+        ),
+        (
+            ["train", "pylon", "phantom:8", "--out", "x", "--set", "epochs"],
+            "--set epochs: there is no KEY=VALUE in it. Write --set epochs=VALUE.",
+        ),
+        (
+            ["train", "pylon", "phantom:8", "--out", "x", "--set", "seed.deep=1", "--seed", "3"],
+            "--set seed.deep: seed was given a value of its own. Give it or its parts.",
+        ),
+        (
+            ["tag", "nowhere", "x.png", "--out", "x", "--threshold", "nodule=high"],
+            "--threshold nodule=high: 'high' is not a number. Write 0.4 or NAME=0.4.",
+        ),
+        (
+            ["tag", "nowhere", "x.png", "--out", "x", "--threshold", "0.4", "--threshold", "nodule=0.2"],
+            "--threshold 0.4: without a name it is for all findings, and stands alone.",
+        ),
+        (
+            ["tag", "nowhere", "x.png", "--out", "x"],
+            "nowhere is not a run: it has no run.toml. Give the folder that train wrote with --out.",
+        ),
+        (
+            ["evaluate", "nowhere", "phantom:8?seed=x", "--out", "x"],
+            "phantom: seed 'x' is not a whole number from 0 to 9223372036854775808. Write phantom:400 or "
+            "phantom:400?seed=3&side=128.",
+        ),
+        (
+            ["pool", "a", "b", "--out", "x"],
+            "a/pairs.csv does not exist. Give the folder that `radtag evaluate` wrote with --out.",
+        ),
+    ],
+)
+def test_messages(call, arguments: list[str], message: str):
+    assert call(*arguments) == Result(1, "", f"Error: {message}\n")
+
+
+def test_an_unknown_method_and_setting_are_refused_before_anything_is_read(call):
+    done = call("train", "magic", "phantom:8", "--out", "x", "--set", "epocs=3")
+    assert done.status == 1
+    assert done.err.startswith("Error: setting epocs = 3: Extra inputs are not permitted. Known settings: method, ")
+    assert not Path("cache").exists()
+
+
+def test_an_operating_system_error_has_its_file_and_no_traceback(call):
+    Path("file").write_text("")
+    done = call("data", "phantom", "--count", "1", "--out", "file/phantoms")
+    assert done.status == 1
+    assert done.err.startswith("Error: ")
+    assert "file" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RADTAG_DEBUG", "1")
+    with pytest.raises(radtag.errors.BadSetting):
+        call("train", "pylon", "nope:x", "--out", "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tga"], "No such command 'tga'."),
+        (["train", "pylon"], "SOURCE"),
+        (["train", "pylon", "phantom:8"], "--out"),
+        (["demo", "--count", "many"], "--count"),
+        (["train", "pylon", "phantom:8", "--out", "x", "--preset", "huge"], "huge"),
+    ],
+)
+def test_wrong_usage_is_status_2(call, arguments: list[str], said: str):
+    done = call(*arguments)
+    assert done.status == 2
+    assert said in done.err
+    assert "Usage: radtag" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_phantoms_and_their_check(call):
+    made = call("data", "phantom", "--out", "phantoms", "--count", "24", "--side", "64")
+    assert made == Result(0, "24 phantoms -> phantoms/table.csv\n", "")
+    checked = call("data", "check", "csv:phantoms")
+    assert checked.status == 0
+    assert checked.out.splitlines()[-1].endswith("training can go on")
+    report = json.loads(call("data", "check", "csv:phantoms", "--json").out)
+    assert report["ok"] is True
+    assert report["images"] == 24
+    again = call("data", "phantom", "--out", "phantoms", "--count", "24")
+    assert again == Result(1, "", "Error: phantoms exists and is not empty. Name a new folder, or empty that one.\n")
+
+
+def test_a_data_set_with_errors_is_status_1(call):
+    call("data", "phantom", "--out", "phantoms", "--count", "24", "--side", "64", "--json")
+    (Path("phantoms") / "images" / "00003.png").write_text("not a picture")
+    checked = call("data", "check", "csv:phantoms", "--json")
+    assert checked.status == 1
+    report = json.loads(checked.out)
+    assert report["ok"] is False
+    assert "00003.png" in report["errors"][0]
+
+
+def test_planting(call):
+    call("data", "phantom", "--out", "phantoms", "--count", "60", "--side", "128")
+    done = call("data", "plant", "csv:phantoms", "--out", "planted", "--kind", "nodule", "--share", "0.5", "--json")
+    assert done.status == 0
+    about = json.loads(done.out)
+    assert about["table"] == "planted/table.csv"
+    assert about["kinds"] == ["nodule"]
+    assert 0 < about["planted"] < about["written"]
