@@ -1,0 +1,480 @@
+"""Evaluate a run on a data set: how often is it right, where is it right, and does a healthy image stay dark?
+
+``evaluate`` writes into a folder:
+
+- ``metrics.json``: every number with its interval (:mod:`radtag.summary`), and ``about``, what was evaluated on what;
+- ``pairs.csv``: a row per image and finding (:mod:`radtag.pairs`), from which the numbers follow;
+- ``pixels.npz``: histograms of the maps' values within and without the true masks, where there are masks;
+- ``pictures/`` and ``pictures.json``: some cases chosen by their truth alone, the same for every run;
+- ``report.html``: all of it to look at, one file, without network.
+
+Images pass one batch at a time; no map is kept. Masks and boxes are read here and nowhere in training.
+
+What is compared with what: the true boxes of a pair if the data set has them, else the boxes around the parts of
+its true mask. The map is the calibrated one in original pixels, as ``radtag tag`` gives it; ``pointing_network`` alone
+takes the map laid over the network's input in tiles, as PYLON is published (there the map is a plain sigmoid, here a
+calibrated one: it rises with it, so that the highest cell is the same).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import radtag
+from radtag.data.table import Dataset, Record
+from radtag.errors import BadData, BadSetting, UnreadableImage
+from radtag.gallery import FixedCase, choose_and_draw, pooled_gallery, read_fixed, write_fixed
+from radtag.geometry import Frame, Grid, interpolation_matrix
+from radtag.metrics import PixelRanking, boxes, masks, points
+from radtag.metrics.classification import checked_labels
+from radtag.metrics.resize import bilinear
+from radtag.pairs import PairTable
+from radtag.predictions import Predictor, predictions
+from radtag.report.page import Curve, replace_text, write_report
+from radtag.report.plots import presence_plots
+from radtag.summary import PixelCounts, summarise
+from radtag.tag import Prediction, Tag, Tagger
+from radtag.train.run import Run
+from radtag.truth import Truth, in_frame, truth_of
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    run: Run | Path | str | Sequence[Run | Path | str] | Predictor,
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    bootstraps: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Tags every image of a data set, scores the tags, and writes numbers and report.
+
+    Images that cannot be read are left out and listed in the report and in ``about``. Findings that only the run, or
+    only the data set knows are left out and named.
+
+    Args:
+        run: what to evaluate: a run, several as an ensemble, or a tagger at hand.
+        dataset: images with labels, and boxes or masks where they are known. Give one split: ``dataset.only("test")``.
+        out: the folder; what an earlier evaluation wrote there is replaced.
+        bootstraps: draws of patients for the intervals; 0 gives none.
+        seed: of the draws.
+        progress: called with the number of images done and of all.
+        options: as for :class:`radtag.tag.Tagger`, where ``run`` is not one (device, batch_size, grid, tta ...).
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        BadData: no finding in common, no image, or none that can be read.
+        BadSetting: a negative number of bootstraps.
+    """
+    started = time.monotonic()
+    if bootstraps < 0:
+        raise BadSetting(f"bootstraps is a number of draws, at least 0, got {bootstraps}.")
+    tagger = _tagger(run, options)
+    findings = tuple(name for name in dataset.findings if name in tagger.findings)
+    if not findings:
+        raise BadData(
+            f"{dataset.name} and the run have no finding in common: {', '.join(dataset.findings)};"
+            f" {', '.join(tagger.findings)}. Rename the columns of the data set."
+        )
+    if not len(dataset):
+        raise BadData(f"{dataset.name} has no image. Give a data set, or a split of it, with images.")
+    dataset = dataset.with_findings(findings)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+    rows: list[dict[str, Any]] = []
+    scorer = _Scorer(tagger, findings)
+    bad: dict[str, str] = {}
+    for done, (record, patient, prediction) in enumerate(predictions(tagger, dataset, bad), start=1):
+        rows += scorer.score(record, patient, prediction)
+        if progress is not None:
+            progress(done + len(bad), len(dataset))
+    if not rows:
+        first = next(iter(bad.values()), "")
+        raise BadData(f"{dataset.name}: none of its {len(dataset)} images can be read. The first: {first}")
+    table = PairTable.of(rows)
+    pixels = PixelCounts.of(scorer.pixels, list(scorer.patients)) if scorer.outlined else None
+    result = {
+        **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
+        "about": _about(tagger, dataset, table, bad, scorer, bootstraps=bootstraps, seed=seed),
+    }
+    gallery, fixed = choose_and_draw(tagger, dataset, table)
+    result["about"]["minutes"] = round((time.monotonic() - started) / 60, 2)
+
+    (out / "pixels.npz").unlink(missing_ok=True)  # of an earlier evaluation
+    if pixels is not None:
+        pixels.write(out / "pixels.npz")
+    table.write(out / "pairs.csv")
+    write_fixed(out, fixed)
+    replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_report(out / "report.html", result, curves(table), gallery)
+    return result
+
+
+def pool(folders: Sequence[Path | str], out: Path | str, *, bootstraps: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Several evaluations as one: folds of a cross-validation, each run tested on the images it was not trained on.
+
+    Pairs are put together and every number is taken over all of them, with one bootstrap over all patients. Scores of
+    different runs are compared as they are, on their calibrated scale.
+
+    Args:
+        folders: what :func:`evaluate` wrote, once a fold.
+        out: a new folder, written as an evaluation.
+        bootstraps: draws of patients for the intervals; 0 gives none.
+        seed: of the draws.
+
+    Raises:
+        BadData: a folder that is no evaluation, folds that share an image, or that differ in their findings.
+    """
+    if not folders:
+        raise BadData("nothing to pool. Give the folders that radtag evaluate wrote, one a fold.")
+    paths, out = [Path(folder) for folder in folders], Path(out)
+    parts = [PairTable.read(path / "pairs.csv") for path in paths]
+    abouts = [read_metrics(path)["about"] for path in paths]
+    seen: dict[str, Path] = {}
+    for path, part in zip(paths, parts, strict=True):
+        if part.findings != parts[0].findings:
+            raise BadData(
+                f"{path} has the findings {', '.join(part.findings)}; {paths[0]} has {', '.join(parts[0].findings)}."
+                " Pool evaluations of the same findings in the same order."
+            )
+        for image in dict.fromkeys(part["image"].tolist()):
+            if image in seen:
+                raise BadData(
+                    f"{image} is in {seen[image]} and in {path}. Folds share no image: pool evaluations of others."
+                )
+            seen[image] = path
+    table = PairTable.join(parts)
+    counts = [PixelCounts.read(path / "pixels.npz") for path in paths]
+    known = [one for one in counts if one is not None]
+    pixels = PixelCounts.join(known) if known else None
+    first = abouts[0]
+    about = {
+        "run": _same([one["run"] for one in abouts]) or f"{len(paths)} runs",
+        "data": _same([one["data"] for one in abouts]) or ", ".join(dict.fromkeys(one["data"] for one in abouts)),
+        "split": _same([one["split"] for one in abouts]) or "",
+        **_counts(table),
+        "folds": len(paths),
+        "unreadable": {name: cause for one in abouts for name, cause in one["unreadable"].items()},
+        "seed": seed,
+        "bootstraps": bootstraps,
+        "versions": first["versions"],
+        "hardware": _same([one["hardware"] for one in abouts]) or first["hardware"],
+        "minutes": round(sum(one["minutes"] for one in abouts), 2),
+        "date": _today(),
+        "card": {f"fold {i}": {"run": one["run"], **one["card"]} for i, one in enumerate(abouts, start=1)},
+        "notes": [
+            f"{len(paths)} evaluations pooled: every image is scored by the run that was not trained on it, and"
+            " scores of different runs are ranked together as they are.",
+            *dict.fromkeys(note for one in abouts for note in one["notes"]),
+        ],
+    }
+    result = {**summarise(table, pixels, bootstraps=bootstraps, seed=seed), "about": about}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "pixels.npz").unlink(missing_ok=True)
+    if pixels is not None:
+        pixels.write(out / "pixels.npz")
+    table.write(out / "pairs.csv")
+    # Chosen by their truth alone, fold by fold, so that they stand for all.
+    fixed: list[FixedCase] = [case for path in paths for case in read_fixed(path)]
+    write_fixed(out, fixed)
+    replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_report(out / "report.html", result, curves(table), pooled_gallery(fixed))
+    return result
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The content of an evaluation's ``metrics.json``.
+
+    Raises:
+        BadData: the folder is no evaluation, or its file is damaged.
+    """
+    file = folder / "metrics.json"
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        values["about"], values["findings"], values["micro"], values["macro"]
+    except FileNotFoundError as error:
+        raise BadData(f"{file} does not exist. Give the folder that radtag evaluate wrote with --out.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{file} is damaged ({error}). Write it again with radtag evaluate.") from error
+    return values
+
+
+def curves(table: PairTable) -> list[Curve]:
+    """ROC, precision-recall and reliability of each finding that has both classes."""
+    found = []
+    for finding in table.findings:
+        at = (table["finding"] == finding) & ~np.isnan(table["label"])
+        label, score = checked_labels(table["label"][at], table["score"][at])
+        if not 0 < label.sum() < len(label):
+            continue
+        order = np.argsort(-score, kind="stable")
+        last = np.append(score[order][1:] != score[order][:-1], True)  # equal scores enter together
+        true, false = label[order].cumsum()[last], (1 - label[order]).cumsum()[last]
+        roc = np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1])
+        pr = np.append(0.0, true / true[-1]), np.append(1.0, true / (true + false))
+        pr[1][0] = pr[1][1]
+        found.append(Curve(finding, len(label), int(label.sum()), presence_plots(label, score, roc, pr, finding)))
+    return found
+
+
+class _Scorer:
+    """Turns predictions into rows of the table, and counts pixels."""
+
+    def __init__(self, tagger: Predictor, findings: tuple[str, ...]) -> None:
+        self.tagger, self.findings = tagger, findings
+        self.at = [tagger.findings.index(name) for name in findings]
+        self.pixels = PixelRanking(len(findings))
+        self.patients: dict[str, int] = {}  # in the order of their first image, as in Resampling
+        self.outlined = self.made_boxes = self.unlabelled = self.empty = 0
+        self.lost: list[str] = []
+
+    def score(self, record: Record, patient: str, prediction: Prediction) -> list[dict[str, Any]]:
+        """The rows of one image."""
+        number = self.patients.setdefault(patient, len(self.patients))
+        tags = self.tagger.tags(prediction, record.image)
+        means = _means(prediction)
+        rows = []
+        for i, (finding, at) in enumerate(zip(self.findings, self.at, strict=True)):
+            tag, label = tags[at], record.labels[i]
+            x, y = tag.peak_xy
+            row: dict[str, Any] = {
+                "image": record.image,
+                "patient": patient,
+                "split": record.split,
+                "finding": finding,
+                "label": label,
+                "score": tag.score,
+                "threshold": tag.threshold,
+                "positive": float(tag.positive),
+                "map_max": float(prediction.peaks[at, 2]),
+                "map_mean": float(means[at]),
+                "peak_x": x,
+                "peak_y": y,
+                "marked": tag.mask_area_px / prediction.image.pixels.size,
+                "located": 0.0,
+            }
+            if label != 1:
+                self.unlabelled += bool(len(record.boxes_xyxy.get(finding, ())))
+            else:
+                try:
+                    truth = truth_of(record, finding, prediction.image.size_rc)
+                except UnreadableImage as error:
+                    self.lost.append(str(error))
+                    truth = None
+                if truth is not None and not len(truth.boxes_xyxy):
+                    self.empty += 1  # an outline of nothing says nothing about the place
+                elif truth is not None:
+                    map_ = tag.map  # made anew each time it is asked for
+                    row |= self._place(prediction, tag, map_, truth)
+                    if truth.mask is not None:
+                        self.pixels.update(number, i, np.clip(map_, 0, 1), truth.mask)
+            rows.append(row)
+        return rows
+
+    def _place(self, prediction: Prediction, tag: Tag, map_: NDArray[np.float32], truth: Truth) -> dict[str, Any]:
+        """The columns of a pair whose place is known."""
+        own = np.zeros(len(truth.boxes_xyxy), dtype=np.int64)
+        x, y = tag.peak_xy
+        peak = (int(y), int(x))
+        near = _network_map(prediction, tag.index)
+        small = truth.boxes_xyxy if near is None else prediction.frame.boxes_to_frame(truth.boxes_xyxy)
+        union = boxes.union_overlap(boxes.above_share_of_maximum(map_)[None], truth.boxes_xyxy, own)
+        row: dict[str, Any] = {
+            "located": 1.0,
+            "pointing": points.points_in_boxes([peak], truth.boxes_xyxy, own)[0],
+            "iobb": union.iobb[0],
+            "iou_boxes": union.iou[0],
+            "box_iou": boxes.best_iou(truth.boxes_xyxy, np.array(tag.boxes).reshape(-1, 4)),
+        }
+        if near is not None:
+            row["pointing_network"] = points.points_in_boxes(points.first_maximum(near[None]), small, own)[0]
+        self.made_boxes += not truth.drawn
+        if truth.mask is not None:
+            self.outlined += 1
+            if not truth.drawn:  # the outline itself is the better truth than boxes around it
+                row["pointing"] = float(truth.mask[peak])
+                if near is not None:
+                    place = points.first_maximum(near[None])[0]
+                    row["pointing_network"] = float(in_frame(truth.mask, prediction.frame)[tuple(place)])
+            shared = masks.overlap(tag.mask, truth.mask)
+            row |= {
+                "poi_matched": float(masks.poi_at_matched_area(map_, truth.mask)),
+                "dice": float(shared.dice),
+                "iou": float(shared.iou),
+                "precision": float(shared.precision),
+                "poi": float(shared.poi),
+                "mask_share": float(truth.mask.mean()),
+            }
+        return row
+
+
+def _tagger(run: Run | Path | str | Sequence[Run | Path | str] | Predictor, options: Mapping[str, Any]) -> Predictor:
+    if isinstance(run, str | os.PathLike):
+        return Tagger.load(Path(run), **options)
+    if isinstance(run, Run):
+        return Tagger(run, **options)
+    if isinstance(run, Sequence):
+        return Tagger([one if isinstance(one, Run) else Run.load(one) for one in run], **options)
+    if options:
+        raise BadSetting(f"{', '.join(options)}: give options when the tagger is made.")
+    return run
+
+
+def _network_map(prediction: Prediction, at: int) -> NDArray[np.float32] | None:
+    """A finding's map at the network's input size, its cells as tiles; None where networks differ in their frame."""
+    if any(layer.frame != prediction.frame for layer in prediction.layers):
+        return None
+    size = prediction.frame.size_rc
+    total = bilinear(np.ascontiguousarray(prediction.layers[0].maps[at]), size)
+    for layer in prediction.layers[1:]:
+        total = total + bilinear(np.ascontiguousarray(layer.maps[at]), size)
+    return total
+
+
+def _means(prediction: Prediction) -> NDArray[np.float64]:
+    """(finding,) mean of the map over original pixels, without making it: interpolation is linear."""
+    total = np.zeros(len(prediction.scores))
+    for layer in prediction.layers:
+        rows, cols = _weights(layer.grid, layer.frame)
+        total += np.einsum("r,frc,c->f", rows, layer.maps.astype(np.float64), cols)
+    return total / len(prediction.layers)
+
+
+@lru_cache(maxsize=256)
+def _weights(grid: Grid, frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How much each row and column of cells counts in the mean over original pixels."""
+    weights = []
+    for axis in (0, 1):
+        centres = (np.arange(frame.original_size_rc[axis]) + 0.5) * frame.scale_rc[axis] + frame.offset_rc[axis]
+        cells = (centres - grid.offset_rc[axis]) / grid.scale_rc[axis]
+        weights.append(interpolation_matrix(cells, grid.size_rc[axis]).mean(axis=0, dtype=np.float64))
+    return weights[0], weights[1]
+
+
+# ---- about ---------------------------------------------------------------------------------------------------------
+
+
+def _about(
+    tagger: Predictor,
+    dataset: Dataset,
+    table: PairTable,
+    bad: Mapping[str, str],
+    scorer: _Scorer,
+    *,
+    bootstraps: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What was evaluated on what, with what, and what to know about it."""
+    runs = tuple(getattr(tagger, "runs", ()))
+    cards = [dict(run.card) for run in runs]
+    notes = list(dataset.notes)
+    missing = [name for name in tagger.findings if name not in dataset.findings]
+    if missing:
+        notes.append(f"The run also knows {', '.join(missing)}, which the data set does not label: not evaluated.")
+    if scorer.made_boxes:
+        notes.append(
+            f"{scorer.made_boxes} pairs have an outline and no boxes: their boxes are those around the outline's parts,"
+            " and the pointing accuracy is taken on the outline itself."
+        )
+    if scorer.unlabelled:
+        notes.append(
+            f"{scorer.unlabelled} pairs have boxes but are not labelled positive: their boxes are not counted."
+        )
+    if scorer.empty:
+        notes.append(f"{scorer.empty} positive pairs have an empty outline: their place counts as unknown.")
+    if scorer.lost:
+        notes.append(f"{len(scorer.lost)} true masks cannot be read and count as unknown; the first: {scorer.lost[0]}")
+    if bad:
+        notes.append(f"{len(bad)} images cannot be read and are left out: " + "; ".join(list(bad.values())[:20]))
+    for run in runs:
+        notes += [f"Calibration: {note}" for note in run.calibration.notes]
+    splits = [split for split in dict.fromkeys(record.split for record in dataset.records) if split]
+    return {
+        "run": " + ".join(_run_name(run) for run in runs) or type(tagger).__name__,
+        "data": dataset.name,
+        "split": ", ".join(splits),
+        **_counts(table),
+        "unreadable": dict(bad),
+        "seed": seed,
+        "bootstraps": bootstraps,
+        "tagging": {key: value for key, value in getattr(tagger, "settings", {}).items() if key != "findings"},
+        "versions": _versions(),
+        "hardware": _hardware(getattr(tagger, "device", "cpu")),
+        "minutes": 0.0,
+        "date": _today(),
+        "card": cards[0] if len(cards) == 1 else {f"run {i}": card for i, card in enumerate(cards, start=1)},
+        "notes": notes,
+    }
+
+
+def _run_name(run: Any) -> str:
+    method = getattr(getattr(run, "settings", None), "method", "")
+    name = Path(getattr(run, "path", "")).name
+    return method if not name or name == method else f"{method} ({name})" if method else name
+
+
+def _counts(table: PairTable) -> dict[str, Any]:
+    label = table["label"]
+    by_finding = {}
+    for finding in table.findings:
+        at = table["finding"] == finding
+        by_finding[finding] = {
+            "positive": int(np.count_nonzero(label[at] == 1)),
+            "negative": int(np.count_nonzero(label[at] == 0)),
+            "unknown": int(np.count_nonzero(np.isnan(label[at]))),
+            "located": int(np.count_nonzero(table["located"][at] == 1)),
+            "outlined": int(np.count_nonzero(~np.isnan(table["mask_share"][at]))),
+        }
+    return {
+        "images": len(set(table["image"].tolist())),
+        "patients": len(set(table["patient"].tolist())),
+        "pairs": int(np.count_nonzero(~np.isnan(label))),
+        "counts": by_finding,
+    }
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    return {
+        "radtag": radtag.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": str(torch.__version__),
+    }
+
+
+def _hardware(device: Any) -> str:
+    kind = str(device)
+    if kind.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{kind}, {cores} cores, {platform.machine()}"
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+
+
+def _same(values: Sequence[Any]) -> Any:
+    """The value all share, or None."""
+    return values[0] if all(value == values[0] for value in values) else None

@@ -1,0 +1,406 @@
+"""From ``metrics.json``, pairs and pictures to one HTML file that needs no network.
+
+Nothing here computes a metric: what is printed is what was handed in.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radtag.report.definitions import DEFINITIONS, QUESTIONS, SHORT
+from radtag.report.plots import forest
+
+Metrics = Mapping[str, Mapping[str, Any]]
+PERCENT = {"healthy_marked", "healthy_any"}
+HIDDEN = {"card", "notes", "counts", "unreadable"}
+"""What ``about`` holds and the page says elsewhere."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG or JPEG file (``data``) of ``width`` x ``height`` pixels; ``alt`` says what it shows."""
+
+    data: bytes
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and finding to look at.
+
+    Args:
+        finding: which.
+        image: the image's name.
+        rank: "Best", "Median", "Worst" or "" where it was not ranked.
+        caption: its numbers, in words.
+        pictures: side by side.
+    """
+
+    finding: str
+    image: str
+    rank: str
+    caption: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What the lines and the scale of the pictures are drawn in, as CSS colours; ``ramp`` from 0 to 1."""
+
+    truth: str
+    proposal: str
+    ramp: tuple[str, ...]
+    peak: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of a report.
+
+    Args:
+        colours: for the legend.
+        located: per finding the best, median and worst case.
+        alarms: images free of a finding with the highest peaks of its map.
+        dark: images free of every finding, not chosen by their maps.
+        ranked_by: what best and worst mean, in words.
+    """
+
+    colours: Colours
+    located: Mapping[str, Sequence[Case]] = field(default_factory=dict)
+    alarms: Sequence[Case] = ()
+    dark: Sequence[Case] = ()
+    ranked_by: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The inline plots of one finding, with its counts."""
+
+    name: str
+    n: int
+    positives: int
+    svg: str
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """A number as the tables print it: three decimals, a percentage where ``unit`` is "%", signed where it is "±"."""
+    if value is None:
+        return "–"
+    return f"{_digits(value, unit)} %" if unit == "%" else _digits(value, unit)
+
+
+def span(low: float, high: float, unit: str = "") -> str:
+    """An interval as the tables print it."""
+    if unit == "±":
+        return f"{_digits(low, unit)} to {_digits(high, unit)}"
+    return f"{_digits(low, unit)}–{_digits(high, unit)}" + (" %" if unit == "%" else "")
+
+
+def _digits(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{100 * value:.1f}" if value >= 0.1 else f"{100 * value:.2f}"
+    if unit == "±":
+        text = f"{value:+.3f}"
+        return "0.000" if float(text) == 0 else text.replace("-", "−")
+    return f"{value:.3f}"
+
+
+def thousands(value: float | None) -> str:
+    """A count with thin spaces between its thousands."""
+    return "–" if value is None else f"{int(value):,}".replace(",", "\u2009")
+
+
+def write_report(path: Path, result: Mapping[str, Any], curves: Sequence[Curve], gallery: Gallery) -> None:
+    """Writes the page of one evaluation.
+
+    Args:
+        path: the HTML file; replaced as a whole.
+        result: the content of ``metrics.json``.
+        curves: plots per finding.
+        gallery: pictures.
+    """
+    about = result["about"]
+    sections = [
+        {"id": group, "title": title, "short": SHORT[group], "text": text, "table": table}
+        for group, (title, text) in QUESTIONS.items()
+        if (table := _table(result, group, title)) is not None
+    ]
+    context = {
+        "title": f"{about['run']} on {about['data']}",
+        "date": about.get("date", ""),
+        "version": about.get("versions", {}).get("radtag", ""),
+        "lede": _lede(result),
+        "tiles": _tiles(result),
+        "sections": sections,
+        "curves": [{"name": c.name, "n": c.n, "positives": c.positives, "svg": safe(c.svg)} for c in curves],
+        "gallery": gallery,
+        "card": facts(about.get("card", {})) or [("Card", "the run carries none")],
+        "about": facts({key: value for key, value in about.items() if key not in HIDDEN}),
+        "notes": list(about.get("notes", ())),
+        "definitions": defined_rows(result),
+        "interval_text": interval_text(about),
+    }
+    replace_text(path, environment().get_template("report.html.j2").render(context))
+
+
+def interval_text(about: Mapping[str, Any]) -> str:
+    """How the intervals came about."""
+    if not about.get("bootstraps"):
+        return "No intervals were asked for."
+    return (
+        f"Small grey numbers are 95 % intervals: {thousands(about['bootstraps'])} bootstraps over"
+        f" {thousands(about['patients'])} patients (seed {about['seed']}), all images of a patient drawn together."
+    )
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def environment() -> Any:
+    """The templates of this package."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("radtag.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = figure
+    environment.globals["span"] = span
+    environment.filters["thousands"] = thousands
+    environment.filters["data_uri"] = _data_uri
+    return environment
+
+
+def _data_uri(picture: Picture) -> str:
+    kind = "png" if picture.data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture.data).decode()}"
+
+
+def safe(text: str) -> Any:
+    """Markup of our own making, which the template leaves as it is."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def unit_of(key: str) -> str:
+    """How a metric is printed."""
+    return "%" if key in PERCENT else ""
+
+
+_STRIPS = {"auroc": ".5 – 1", "pointing": "0 – 1", "poi_matched": "0 – 1", "box_0.5": "0 – 1"}
+
+
+def _table(result: Mapping[str, Any], group: str, title: str) -> dict[str, Any] | None:
+    """The table of one question, or None where no number of it is defined for any finding."""
+    findings: Metrics = result["findings"]
+    members = [
+        one
+        for one in DEFINITIONS
+        if one.group == group and any(is_defined(metrics.get(one.key)) for metrics in findings.values())
+    ]
+    if not members:
+        return None
+    columns = [
+        {"key": one.key, "title": one.title, "unit": unit_of(one.key), "strip": _STRIPS.get(one.key)} for one in members
+    ]
+
+    counts = result["about"]["counts"]
+    positives = {name: counts[name]["positive"] for name in counts}
+    positives |= {"Micro": sum(positives.values()), "Macro": 0}
+
+    def row(name: str, metrics: Mapping[str, Any], hint: str = "") -> dict[str, Any]:
+        first = next((metrics[one.key] for one in members if one.key in metrics), None)
+        count = first["n"] if first else 0
+        shown = thousands(count)
+        if group == "presence":
+            shown = f"{thousands(positives[name])} / {shown}"
+        return {
+            "name": name,
+            "title": hint,
+            "count": count,
+            "shown": shown,
+            "entries": {one.key: metrics.get(one.key) for one in members},
+            "strips": {one.key: _strip(one.key, metrics.get(one.key)) for one in members if one.key in _STRIPS},
+        }
+
+    titles = {
+        "presence": "Positive / known",
+        "healthy": "Negative images",
+        "points": "Located",
+        "regions": "Located",
+        "boxes": "Located",
+        "masks": "Outlined",
+    }
+    several = len(findings) > 1
+    return {
+        "label": title,
+        "caption": "Value, and beneath it the 95 % interval."
+        if result["about"].get("bootstraps") and group == "presence"
+        else "",
+        "width": "narrow" if len(members) < 4 else "",
+        "count_title": titles[group],
+        "columns": columns,
+        "rows": [
+            row(name, metrics)
+            for name, metrics in findings.items()
+            if any(is_defined(metrics.get(one.key)) for one in members)
+        ],
+        "totals": [
+            row("Micro", result["micro"], "every pair of image and finding counts once"),
+            row("Macro", result["macro"], "mean over findings") | {"shown": ""},
+        ]
+        if several
+        else [],
+    }
+
+
+def _strip(key: str, entry: Mapping[str, Any] | None):
+    if not is_defined(entry):
+        return ""
+    assert entry is not None
+    nan = float("nan")
+    low, high = (nan if entry[one] is None else entry[one] for one in ("low", "high"))
+    return safe(forest(entry["value"], low, high, (0.5, 1.0) if key == "auroc" else (0.0, 1.0)))
+
+
+def is_defined(entry: Mapping[str, Any] | None) -> bool:
+    """Whether there is such a number, and it has a value."""
+    return entry is not None and entry["value"] is not None
+
+
+def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The headline numbers: one per question that this data can answer."""
+    several = len(result["findings"]) > 1
+    wanted = [
+        ("auroc", "macro", "AUROC: is it there?", "mean of {findings} findings"),
+        ("pointing", "micro", "The map's peak lies inside the lesion", "of {n} located lesions"),
+        ("poi_matched", "macro", "Of the lesion, found at equal area", "{n} outlined lesions"),
+        ("box_0.5", "micro", "A box fits (IoU above 0.5)", "of {n} located lesions"),
+        (
+            "healthy_marked",
+            "micro",
+            "Of healthy images' area, marked by mistake",
+            "{n} negative pairs; lower is better",
+        ),
+    ]
+    tiles = []
+    for key, total, what, foot in wanted:
+        entry = result[total].get(key)
+        if not is_defined(entry):
+            continue
+        defined = sum(is_defined(metrics.get(key)) for metrics in result["findings"].values())
+        text = (
+            foot.format(findings=defined, n=thousands(result["micro"][key]["n"])) if several or key != "auroc" else ""
+        )
+        unit = "%" if key in PERCENT or key in ("pointing", "box_0.5") else ""
+        tiles.append({"what": what, "entry": entry, "unit": unit, "foot": text})
+    if len(tiles) > 4 and any("equal area" in tile["what"] for tile in tiles):
+        tiles = [tile for tile in tiles if not tile["what"].startswith("A box fits")]
+    return tiles
+
+
+def _lede(result: Mapping[str, Any]) -> list[str]:
+    """The result in a sentence or two of plain words."""
+    about, micro = result["about"], result["micro"]
+    words = [
+        f"{thousands(about['images'])} images of {thousands(about['patients'])} patients"
+        + (f", split “{about['split']}”" if about.get("split") else "")
+        + "."
+    ]
+    auroc, pointing, matched, marked = (
+        result["macro"].get("auroc"),
+        micro.get("pointing"),
+        result["macro"].get("poi_matched"),
+        micro.get("healthy_marked"),
+    )
+    if is_defined(auroc):
+        words.append(f"The scores tell sick from healthy with a mean AUROC of {figure(auroc['value'])}.")
+    if is_defined(pointing):
+        words.append(
+            f"The map’s highest point falls inside the lesion in {figure(pointing['value'], '%')} of"
+            f" {thousands(pointing['n'])} known places."
+        )
+    elif is_defined(matched):
+        words.append(f"At the lesion’s own area, {figure(matched['value'], '%')} of it is found.")
+    if is_defined(marked):
+        words.append(f"On images free of a finding, {figure(marked['value'], '%')} of the area is marked for it.")
+    return words
+
+
+def defined_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What every number on the page is, with how many it rests on."""
+    rows = []
+    for one in DEFINITIONS:
+        entry = result["micro"].get(one.key)
+        if entry is not None and any(is_defined(m.get(one.key)) for m in result["findings"].values()):
+            rows.append(
+                {
+                    "title": one.title,
+                    "key": one.key,
+                    "sentence": one.sentence,
+                    "n": entry["n"],
+                    "undefined": entry["undefined"],
+                }
+            )
+    return rows
+
+
+def facts(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as rows of plain words."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        name = name[:1].upper() + name[1:]
+        if isinstance(value, Mapping):
+            if all(not isinstance(one, Mapping | list | tuple) for one in value.values()) and len(str(value)) < 400:
+                rows.append((name, ", ".join(f"{k} {_word(v)}" for k, v in value.items()) or "none"))
+            else:
+                rows += facts(value, f"{name} · ")
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(_word(one) for one in value) or "none"))
+        else:
+            rows.append((name, _word(value)))
+    return rows
+
+
+def _word(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return thousands(value) if abs(value) >= 10000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_word(v)}" for k, v in value.items())
+    return str(value)

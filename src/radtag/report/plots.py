@@ -1,0 +1,223 @@
+"""Plots as inline SVG that follows the page: its font, its text size and its light or dark colours.
+
+Matplotlib draws with stand-in colours, which become the page's CSS variables; everything a page does not need
+(metadata, name spaces, ids that would clash between two plots) is taken out.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# Stand-ins: colours nothing else uses, replaced by the page's own.
+_INK, _FAINT, _ACCENT, _CHANCE = "#010203", "#010204", "#010205", "#010206"
+_VARIABLES = {
+    _INK: "var(--ink-2)",
+    _FAINT: "var(--rule)",
+    _ACCENT: "var(--accent)",
+    _CHANCE: "var(--ink-3)",
+}
+
+
+def presence_plots(
+    label: FloatArray,
+    score: FloatArray,
+    roc: tuple[FloatArray, FloatArray],
+    pr: tuple[FloatArray, FloatArray],
+    name: str,
+) -> str:
+    """ROC curve, precision-recall curve and reliability of one finding, side by side.
+
+    Args:
+        label: (n,) 1 or 0.
+        score: (n,) probabilities.
+        roc: false-positive rate and sensitivity along the curve.
+        pr: recall and precision along the curve.
+        name: the finding, for readers who hear the page.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    figure, axes = _figure(3, 7.5, 2.62)
+    prevalence = float(np.mean(label))
+    _square(axes[0], "1 − specificity", "Sensitivity", "ROC")
+    axes[0].plot([0, 1], [0, 1], color=_CHANCE, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes[0].plot(*_thin(*roc), color=_ACCENT, linewidth=1.8, solid_joinstyle="round")
+    _square(axes[1], "Sensitivity (recall)", "Precision", "Precision-recall")
+    axes[1].plot([0, 1], [prevalence, prevalence], color=_CHANCE, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes[1].plot(*_thin(*pr), color=_ACCENT, linewidth=1.8, solid_joinstyle="round", drawstyle="steps-pre")
+    _square(axes[2], "Score", "Share positive", "Reliability")
+    axes[2].plot([0, 1], [0, 1], color=_CHANCE, linewidth=0.8, linestyle=(0, (3, 3)))
+    told, found, low, high, count = reliability(label, score)
+    axes[2].vlines(told, low, high, color=_ACCENT, linewidth=1.1, alpha=0.55)
+    axes[2].plot(told, found, color=_ACCENT, linewidth=1.2, alpha=0.8)
+    size = 10 + 44 * np.sqrt(count / max(float(count.max(initial=1)), 1.0))
+    axes[2].scatter(told, found, s=size, color=_ACCENT, linewidths=0, zorder=3)
+    return _svg(figure, f"{name}: ROC curve, precision-recall curve and reliability of {len(label)} images")
+
+
+def reliability(
+    label: FloatArray, score: FloatArray, bins: int = 10
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Told and found probability in bins of equal count, with the Wilson 95 % interval of what was found.
+
+    Args:
+        label: (n,) 1 or 0.
+        score: (n,) probabilities.
+        bins: how many at most; fewer where scores tie.
+
+    Returns:
+        Mean score, share positive, its lower and upper limit, and count, each (bin,).
+    """
+    if len(score) == 0:
+        nothing = np.zeros(0)
+        return nothing, nothing, nothing, nothing, nothing
+    edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)))
+    at = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, max(len(edges) - 2, 0))
+    count = np.bincount(at).astype(np.float64)
+    kept = count > 0
+    told = np.bincount(at, weights=score)[kept] / count[kept]
+    found = np.bincount(at, weights=label)[kept] / count[kept]
+    n, z = count[kept], 1.959964
+    centre = (found + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(found * (1 - found) / n + z * z / (4 * n * n))
+    return told, found, centre - half, centre + half, n
+
+
+def forest(value: float, low: float, high: float, span: tuple[float, float] = (0.0, 1.0)) -> str:
+    """A value and its interval as a small strip for a table's cell; nothing where the value is undefined."""
+    if not np.isfinite(value):
+        return ""
+    width, height = 104.0, 14.0
+
+    def at(x: float) -> float:
+        return 3 + (width - 6) * (min(max(x, span[0]), span[1]) - span[0]) / (span[1] - span[0])
+
+    parts = [
+        f'<line x1="3" x2="{width - 3:.0f}" y1="7" y2="7" stroke="var(--rule)"/>',
+        f'<line x1="{at((span[0] + span[1]) / 2):.1f}" x2="{at((span[0] + span[1]) / 2):.1f}" y1="4" y2="10"'
+        ' stroke="var(--rule)"/>',
+    ]
+    if np.isfinite(low) and np.isfinite(high):
+        parts.append(
+            f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="7" y2="7" stroke="var(--accent)" stroke-width="3"'
+            ' stroke-opacity=".45" stroke-linecap="round"/>'
+        )
+    parts.append(f'<circle cx="{at(value):.1f}" cy="7" r="3.4" fill="var(--accent)"/>')
+    return (
+        f'<svg class="forest" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
+        f' aria-hidden="true">{"".join(parts)}</svg>'
+    )
+
+
+def differences(names: Sequence[str], value: FloatArray, low: FloatArray, high: FloatArray, title: str) -> str:
+    """Differences with their intervals, a row each, around a line at zero.
+
+    Args:
+        names: (row,) what differs.
+        value: (row,) the difference.
+        low: (row,) its lower limit.
+        high: (row,) its upper limit.
+        title: the axis' words.
+    """
+    figure, (axis,) = _figure(1, 6.6, 0.62 + 0.27 * len(names))
+    rows = np.arange(len(names))[::-1]
+    axis.axvline(0, color=_INK, linewidth=0.9)
+    axis.hlines(rows, low, high, color=_ACCENT, linewidth=2.6, alpha=0.5, capstyle="round")
+    axis.plot(value, rows, "o", color=_ACCENT, markersize=5, markeredgewidth=0)
+    axis.set_yticks(rows, names)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(-0.7, len(names) - 0.3)
+    axis.set_xlabel(title)
+    axis.grid(axis="x", color=_FAINT, linewidth=0.7)
+    axis.set_axisbelow(True)
+    for side in ("left", "right", "top"):
+        axis.spines[side].set_visible(False)
+    return _svg(figure, title)
+
+
+def _figure(columns: int, width_in: float, height_in: float) -> tuple[Any, list[Any]]:
+    # The figure is built without pyplot: no global state, no window, usable in a thread.
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in))
+    FigureCanvasSVG(figure)
+    figure.patch.set_alpha(0)
+    # Margins by hand: working them out takes longer than drawing.
+    share = 1 / columns
+    left, right = (0.15, 0.02) if columns > 1 else (0.27, 0.02)
+    below, above = 0.46 / height_in, (0.24 if columns > 1 else 0.05) / height_in
+    axes = [
+        figure.add_axes((share * (column + left), below, share * (1 - left - right), 1 - below - above))
+        for column in range(columns)
+    ]
+    for axis in axes:
+        axis.patch.set_alpha(0)
+        for spine in axis.spines.values():
+            spine.set_color(_FAINT)
+            spine.set_linewidth(0.8)
+        axis.tick_params(colors=_INK, labelsize=8, color=_FAINT, width=0.8, length=3)
+        axis.xaxis.label.set(color=_INK, fontsize=8.5)
+        axis.yaxis.label.set(color=_INK, fontsize=8.5)
+    return figure, axes
+
+
+def _square(axis: Any, x: str, y: str, title: str) -> None:
+    axis.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), xlabel=x, ylabel=y, aspect="equal")
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    axis.set_xticks(ticks, ["0", "", ".5", "", "1"])
+    axis.set_yticks(ticks, ["0", "", ".5", "", "1"])
+    axis.grid(color=_FAINT, linewidth=0.5, alpha=0.6)
+    axis.set_axisbelow(True)
+    axis.set_title(title, color=_INK, fontsize=9, loc="left", fontweight="bold")
+    for side in ("right", "top"):
+        axis.spines[side].set_visible(False)
+
+
+def _thin(x: FloatArray, y: FloatArray, most: int = 240) -> tuple[FloatArray, FloatArray]:
+    """At most ``most`` points of a curve, its ends among them: more cannot be seen at this size."""
+    if len(x) <= most:
+        return x, y
+    # Even steps along the curve's length, so that steep parts keep their points.
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    at = np.unique(np.searchsorted(length, np.linspace(0, length[-1], most)).clip(0, len(x) - 1))
+    return x[at], y[at]
+
+
+def _svg(figure: Any, description: str) -> str:
+    import hashlib
+    import html
+
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "radtag", "path.simplify_threshold": 0.3}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    # Two plots on one page must not share an id, and most ids name nothing.
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
+    prefix = "p" + hashlib.sha256((description + text).encode()).hexdigest()[:8]
+    text = re.sub(r'\sid="([^"]*)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", text)
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", text)
+    # A tenth of a pixel is enough; only in attributes, never in words.
+    text = re.sub(r'"[^"]*"', lambda m: re.sub(r"\d+\.\d{2,}", lambda n: f"{float(n[0]):.1f}", m[0]), text)
+    text = re.sub(r"\s*\n\s*", " ", text)
+    size = re.search(r'width="([\d.]+)pt"', text)
+    most = f"{float(size.group(1)) * 4 / 3:.0f}px" if size else "none"
+    text = re.sub(r'\s(width|height)="[\d.]+pt"', "", text, count=2)
+    opening = f'<svg class="plot" role="img" aria-label="{html.escape(description)}" style="max-width:{most}"'
+    return text.replace("<svg", opening, 1).strip()

@@ -1,0 +1,259 @@
+"""From the table of pairs to ``metrics.json``: every number with its interval, and differences of two tables.
+
+    {"findings": {NAME: {METRIC: {"value", "low", "high", "n", "undefined"}}},
+     "micro": {METRIC: {...}}, "macro": {METRIC: {...}}}
+
+What each METRIC is stands in :mod:`radtag.report.definitions`. Undefined numbers are null. ``n`` counts what a number
+rests on: pairs of image and finding (true boxes for ``box_*``; findings for macro); ``undefined`` counts what belongs
+but has no value (for ``auroc`` and ``average_precision`` the pairs whose label is unknown).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radtag.errors import BadData
+from radtag.metrics import Estimates, PixelRanking, Replicates, Resampling, bootstrap, boxes
+from radtag.pairs import PairTable
+from radtag.report.definitions import BOX_THRESHOLDS, DEFINITIONS, REGION_THRESHOLDS
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """Histograms of the maps' values within and without the true masks, for the pixel average precision.
+
+    Args:
+        fine: (finding, 2, level) counts over all pairs, false pixels first.
+        coarse: (cell, 2, bin) counts of one patient and finding each.
+        patient: (cell,) names.
+        finding: (cell,) number of the finding.
+        pairs: (finding,) pairs behind them.
+    """
+
+    fine: NDArray[np.int64]
+    coarse: NDArray[np.int64]
+    patient: NDArray[np.str_]
+    finding: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ranking: PixelRanking, patients: list[str]) -> PixelCounts:
+        """From what was counted; ``patients`` are the names behind its patient numbers."""
+        fine, coarse, patient, finding, pairs = ranking.arrays()
+        return cls(fine, coarse, np.array([patients[i] for i in patient], dtype=np.str_), finding, pairs)
+
+    def write(self, path: Path) -> None:
+        """As a compressed ``.npz``; whole or not at all."""
+        beside = path.with_name(f".{path.name}.part.npz")
+        try:
+            np.savez_compressed(
+                beside, fine=self.fine, coarse=self.coarse, patient=self.patient, finding=self.finding, pairs=self.pairs
+            )
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, path: Path) -> PixelCounts | None:
+        """What :meth:`write` wrote; None where there is nothing (no outlines, or none that count)."""
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(*(arrays[name] for name in ("fine", "coarse", "patient", "finding", "pairs")))
+
+    @classmethod
+    def join(cls, parts: list[PixelCounts]) -> PixelCounts:
+        """The counts of several evaluations of the same findings together."""
+        return cls(
+            np.sum([part.fine for part in parts], axis=0),
+            np.concatenate([part.coarse for part in parts]),
+            np.concatenate([part.patient for part in parts]),
+            np.concatenate([part.finding for part in parts]),
+            np.sum([part.pairs for part in parts], axis=0),
+        )
+
+    def ranking(self, resampling: Resampling, number: dict[str, int]) -> Replicates:
+        """Average precision with its replicates; ``number`` gives each patient's index in the resampling."""
+        ranking = PixelRanking.from_arrays(
+            self.fine,
+            self.coarse,
+            np.array([number[name] for name in self.patient], dtype=np.int64),
+            self.finding,
+            self.pairs,
+        )
+        return ranking.replicates(resampling)
+
+
+def replicates(
+    table: PairTable, pixels: PixelCounts | None, *, bootstraps: int, seed: int
+) -> Iterator[tuple[str, Replicates]]:
+    """Every metric of the table by its key, on the data and on every draw of patients.
+
+    Args:
+        table: pairs, image by image, every image with every finding in one order.
+        pixels: of the pairs with a true mask.
+        bootstraps: draws of patients, at least 1.
+        seed: of the draws; tables of the same images have the same draws.
+
+    Raises:
+        BadData: no pair, or images that do not all have the same findings.
+    """
+    findings = table.findings
+    count = len(findings)
+    if count == 0 or len(table) % count or (table["finding"].reshape(-1, count) != np.array(findings)).any():
+        raise BadData(f"{len(table)} pairs are not whole images of {count} findings each. Write pairs.csv again.")
+    patients = table["patient"]
+    resampling = Resampling(patients.tolist(), replicates=bootstraps, seed=seed)
+    finding = np.tile(np.arange(count), len(table) // count)
+    label, score = table["label"], table["score"]
+
+    def mean(values: Values, where: NDArray[np.bool_]) -> Replicates:
+        return bootstrap.mean(values[where], finding[where], count, _rows(resampling, np.flatnonzero(where)))
+
+    def grid(values: Values) -> Values:
+        return values.reshape(-1, count)
+
+    by_image = _rows(resampling, np.arange(0, len(table), count))
+    yield "auroc", bootstrap.ranking(grid(label), grid(score), by_image)
+    yield "average_precision", bootstrap.ranking(grid(label), grid(score), by_image, "average_precision")
+    positive, negative = label == 1, label == 0
+    yield "sensitivity", mean(table["positive"], positive)
+    yield "specificity", mean(1 - table["positive"], negative)
+    yield "brier", mean((score - label) ** 2, positive | negative)
+
+    located = table["located"] == 1
+    if located.any():
+        yield "pointing", mean(table["pointing"], located)
+        yield "pointing_network", mean(table["pointing_network"], located)
+        for name, column in (("iobb", "iobb"), ("iou", "iou_boxes")):
+            for threshold in REGION_THRESHOLDS:
+                # An area of nothing has an undefined share in the boxes, but it has not found them.
+                yield f"{name}_{threshold:g}", mean((table[column] > threshold).astype(np.float64), located)
+        boxed = np.repeat(np.arange(len(table)), [len(ious) for ious in table.box_iou])
+        found = boxes.found_at_iou([iou for ious in table.box_iou for iou in ious], BOX_THRESHOLDS)
+        for i, threshold in enumerate(BOX_THRESHOLDS):
+            yield f"box_{threshold:g}", bootstrap.mean(found[:, i], finding[boxed], count, _rows(resampling, boxed))
+
+    outlined = located & ~np.isnan(table["mask_share"])
+    if outlined.any():
+        if pixels is not None:
+            number = dict(zip(patients.tolist(), resampling.row.tolist(), strict=True))
+            yield "pixel_ap", pixels.ranking(resampling, number)
+        for name in ("poi_matched", "dice", "iou", "precision", "poi"):
+            yield name, mean(table[name], outlined)
+
+    if negative.any():
+        yield "healthy_marked", mean(table["marked"], negative)
+        yield "healthy_any", mean((table["marked"] > 0).astype(np.float64), negative)
+        yield "healthy_peak", mean(table["map_max"], negative)
+
+
+def summarise(
+    table: PairTable, pixels: PixelCounts | None = None, *, bootstraps: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """``{"findings", "micro", "macro"}`` of a table of pairs.
+
+    Args:
+        table: pairs, image by image.
+        pixels: of the pairs with a true mask, for the pixel average precision.
+        bootstraps: draws of patients for the intervals; 0 gives values without intervals.
+        seed: of the draws.
+    """
+    measured = {
+        key: value.estimates() for key, value in replicates(table, pixels, bootstraps=max(bootstraps, 1), seed=seed)
+    }
+    return as_json(table.findings, measured, intervals=bootstraps > 0)
+
+
+def differences(
+    a: PairTable,
+    b: PairTable,
+    *,
+    pixels: tuple[PixelCounts, PixelCounts] | None = None,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Table a minus table b on the pairs both have, in the form of :func:`summarise`.
+
+    The draws of patients are the same for both, and so are the pairs: one that is undefined for either (an image that
+    could not be read, a mask that is empty) is left out of both. Labels and truths are those of a.
+
+    Args:
+        a: pairs, image by image.
+        b: pairs of the same data.
+        pixels: of a and of b; used only where both tables hold the same images, since they cannot be taken apart.
+        bootstraps: draws of patients, at least 1.
+        seed: of the draws.
+
+    Raises:
+        BadData: the tables share no image, or disagree about labels.
+    """
+    whole = a.findings == b.findings and set(a["image"].tolist()) == set(b["image"].tolist())
+    counts = pixels if pixels is not None and whole else (None, None)
+    a, b = _paired(a, b)
+    second = dict(replicates(b, counts[1], bootstraps=bootstraps, seed=seed))
+    measured = {
+        key: bootstrap.difference(first, second[key]).estimates()
+        for key, first in replicates(a, counts[0], bootstraps=bootstraps, seed=seed)
+        if key in second
+    }
+    return as_json(a.findings, measured, intervals=True)
+
+
+def as_json(findings: tuple[str, ...], measured: dict[str, Estimates], *, intervals: bool) -> dict[str, Any]:
+    """Estimates in the form of ``metrics.json``, metrics in the order of their definitions."""
+    empty = {} if intervals else {"low": None, "high": None}
+    keys = [one.key for one in DEFINITIONS if one.key in measured]
+    return {
+        "findings": {
+            name: {key: {**measured[key].per_finding[i].to_dict(), **empty} for key in keys}
+            for i, name in enumerate(findings)
+        },
+        "micro": {key: {**measured[key].micro.to_dict(), **empty} for key in keys},
+        "macro": {key: {**measured[key].macro.to_dict(), **empty} for key in keys},
+    }
+
+
+def _paired(a: PairTable, b: PairTable) -> tuple[PairTable, PairTable]:
+    """The images and findings both tables have, in a's order, with what is undefined for one undefined for both."""
+    findings = [name for name in a.findings if name in set(b.findings)]
+    at = {key: i for i, key in enumerate(zip(b["image"].tolist(), b["finding"].tolist(), strict=True))}
+    keys = list(zip(a["image"].tolist(), a["finding"].tolist(), strict=True))
+    kept = [i for i, key in enumerate(keys) if key[1] in findings and key in at]
+    if not kept:
+        raise BadData("the two evaluations share no image and finding. Compare evaluations of the same data.")
+    a, b = a.take(np.array(kept)), b.take(np.array([at[keys[i]] for i in kept]))
+    unequal = ~((a["label"] == b["label"]) | (np.isnan(a["label"]) & np.isnan(b["label"])))
+    if unequal.any():
+        i = int(np.flatnonzero(unequal)[0])
+        raise BadData(
+            f"{a['image'][i]}, {a['finding'][i]} is labelled {a['label'][i]:g} in one evaluation and {b['label'][i]:g}"
+            " in the other. Compare evaluations of the same data."
+        )
+    both = {name: np.isnan(a[name]) | np.isnan(b[name]) for name in a.numbers if name not in ("iobb", "iou_boxes")}
+    boxed = [bool(x) and len(x) == len(y) for x, y in zip(a.box_iou, b.box_iou, strict=True)]
+
+    def cut(table: PairTable) -> PairTable:
+        numbers = dict(table.numbers)
+        for name, undefined in both.items():
+            numbers[name] = np.where(undefined, np.nan, numbers[name])
+        ious = tuple(own if has else () for own, has in zip(table.box_iou, boxed, strict=True))
+        return PairTable({**table.text, "patient": a["patient"]}, numbers, ious)
+
+    return cut(a), cut(b)
+
+
+def _rows(resampling: Resampling, at: NDArray[np.int64]) -> Resampling:
+    """The same draws for some of the rows."""
+    some = copy.copy(resampling)
+    some.row = resampling.row[at]
+    return some

@@ -1,0 +1,70 @@
+"""Where a finding truly is, for scoring only: boxes and masks as the data set has them, in original pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radtag import regions
+from radtag.data.table import Record
+from radtag.geometry import Frame
+from radtag.images import read_mask
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Where a finding is, in original pixels.
+
+    Args:
+        boxes_xyxy: (n, 4) as drawn, or around the parts of the mask.
+        mask: (row, col) or None.
+        drawn: whether the boxes were drawn by people.
+    """
+
+    boxes_xyxy: NDArray[np.float64]
+    mask: Mask | None
+    drawn: bool
+
+
+def truth_of(record: Record, finding: str, size_rc: tuple[int, int]) -> Truth | None:
+    """Where a finding is in an image of ``size_rc``; None where nobody said.
+
+    Raises:
+        UnreadableImage: a mask file that cannot be read.
+    """
+    drawn = record.boxes_in(finding, size_rc)
+    mask = None
+    if finding in record.masks:
+        mask = stretched(read_mask(record.masks[finding]), size_rc)
+    if len(drawn):
+        return Truth(drawn, mask, True)
+    if mask is None:
+        return None
+    around = regions.find(mask.astype(np.float32), 0.5, min_area_px=0).boxes_xyxy
+    return Truth(np.array(around, dtype=np.float64).reshape(-1, 4), mask, False)
+
+
+def stretched(mask: Mask, size_rc: tuple[int, int]) -> Mask:
+    """A mask stretched over an image of another size, nearest pixel."""
+    if mask.shape == tuple(size_rc):
+        return mask
+    rows, cols = (
+        np.minimum(((np.arange(size) + 0.5) * (cells / size)).astype(np.int64), cells - 1)
+        for size, cells in zip(size_rc, mask.shape, strict=True)
+    )
+    return mask[np.ix_(rows, cols)]
+
+
+def in_frame(mask: Mask, frame: Frame) -> Mask:
+    """A mask of the original image at the network's input, nearest pixel; padding is empty."""
+    inside = []
+    for axis in (0, 1):
+        at = (np.arange(frame.size_rc[axis]) + 0.5 - frame.offset_rc[axis]) / frame.scale_rc[axis]
+        inside.append(np.floor(at).astype(np.int64))
+    rows, cols = inside
+    known = ((rows >= 0) & (rows < mask.shape[0]))[:, None] & ((cols >= 0) & (cols < mask.shape[1]))[None]
+    return known & mask[np.ix_(rows.clip(0, mask.shape[0] - 1), cols.clip(0, mask.shape[1] - 1))]

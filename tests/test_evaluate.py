@@ -1,0 +1,353 @@
+"""An evaluation of maps that are known to the pixel, every number worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from radtag.compare import compare, comparison
+from radtag.data.table import Dataset, Record
+from radtag.errors import BadData, BadSetting
+from radtag.evaluate import evaluate, pool
+from radtag.geometry import Frame, Grid
+from radtag.images import Image
+from radtag.pairs import PairTable
+from radtag.tag import Layer, Prediction, Tag
+from radtag.truth import in_frame, stretched, truth_of
+
+SIZE = (20, 40)  # rows, cols
+NAN = float("nan")
+
+
+class KnownMaps:
+    """A tagger whose maps and scores are given per image; a cell is a pixel of the original."""
+
+    findings = ("unasked", "opacity", "nodule")
+    runs = (
+        SimpleNamespace(
+            path=Path("runs/known"), card={"method": "known", "images": 7}, calibration=SimpleNamespace(notes=())
+        ),
+    )
+
+    def __init__(self, known: dict[str, tuple[list[float], dict[str, np.ndarray]]]) -> None:
+        self.known = known
+
+    def predict(self, images: Iterable[Image]) -> Iterator[Prediction]:
+        for image in images:
+            scores, maps = self.known[Path(image.source).name]
+            layers = np.full((3, *SIZE), 0.1, dtype=np.float32)
+            for finding, values in maps.items():
+                layers[self.findings.index(finding)] = values
+            layer = Layer(layers, Grid.tiles(SIZE, SIZE), Frame.identity(image.size_rc))
+            yield Prediction(image, np.array([0.5, *scores], dtype=np.float32), (layer,))
+
+    def tags(self, prediction: Prediction, name: str) -> list[Tag]:
+        return [
+            Tag(name, f, float(prediction.scores[i]), 0.5, 0.5, None, prediction, i)
+            for i, f in enumerate(self.findings)
+        ]
+
+
+def block(x1: int, y1: int, x2: int, y2: int, value: float = 0.9, peak: tuple[int, int] | None = None) -> np.ndarray:
+    """A map of 0.1 with a block of a value, and one pixel (row, col) higher still."""
+    values = np.full(SIZE, 0.1, dtype=np.float32)
+    values[y1:y2, x1:x2] = value
+    if peak is not None:
+        values[peak] = 0.95
+    return values
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for i, name in enumerate(("one", "two", "three")):
+        Pillow.fromarray(np.full(SIZE, 60 + 40 * i, dtype=np.uint8)).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    mask = np.zeros((10, 20), dtype=np.uint8)  # half the image's size: stretched over it
+    mask[1:4, 2:6] = 255
+    Pillow.fromarray(mask).save(folder / "one_mask.png")
+
+    def record(name: str, opacity: float, nodule: float, **truth: object) -> Record:
+        return Record(f"{name}.png", folder / f"{name}.png", (opacity, nodule), f"patient {name}", "test", **truth)  # type: ignore[arg-type]
+
+    return Dataset(
+        "by hand",
+        ("opacity", "nodule"),
+        (
+            record(
+                "one",
+                1,
+                0,
+                boxes_xyxy={"opacity": ((4.0, 2.0, 12.0, 8.0),)},
+                masks={"opacity": folder / "one_mask.png"},
+            ),
+            record("broken", 1, 1),
+            # A box drawn on an image of twice the size.
+            record("two", 1, NAN, boxes_xyxy={"opacity": ((40.0, 20.0, 60.0, 40.0),)}, box_frame_rc=(40, 80)),
+            record("three", 0, 1),
+        ),
+        notes=("made for the test",),
+    )
+
+
+@pytest.fixture
+def tagger() -> KnownMaps:
+    return KnownMaps(
+        {
+            # Within the box (4, 2)-(12, 8) of 48 pixels: 36 of them.
+            "one.png": ([0.9, 0.2], {"opacity": block(6, 2, 12, 8, peak=(3, 7))}),
+            "two.png": ([0.4, 0.7], {"opacity": block(0, 0, 5, 5)}),
+            # Healthy for opacity, and 100 of 800 pixels are marked.
+            "three.png": ([0.6, 0.8], {"opacity": block(0, 0, 10, 10)}),
+        }
+    )
+
+
+def value(result: dict, finding: str, metric: str) -> float:
+    return result["findings"][finding][metric]["value"]
+
+
+def test_numbers_by_hand(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    result = evaluate(tagger, dataset, tmp_path / "out", bootstraps=50)
+    opacity = result["findings"]["opacity"]
+    assert value(result, "opacity", "auroc") == 0.5  # 0.9 and 0.4 against 0.6
+    assert value(result, "nodule", "auroc") == 1.0
+    assert opacity["auroc"]["n"] == 3
+    assert result["findings"]["nodule"]["auroc"]["undefined"] == 1  # the unknown label
+    assert result["macro"]["auroc"]["value"] == 0.75
+    # Micro: positives 0.9, 0.4, 0.8; negatives 0.2, 0.6: 5 of 6 pairs in order.
+    assert result["micro"]["auroc"]["value"] == pytest.approx(5 / 6)
+    assert value(result, "opacity", "average_precision") == pytest.approx((1 + 2 / 3) / 2)
+    assert value(result, "opacity", "sensitivity") == 0.5
+    assert value(result, "opacity", "specificity") == 0.0
+    assert value(result, "opacity", "brier") == pytest.approx((0.1**2 + 0.6**2 + 0.6**2) / 3)
+    # Two pairs have a place: hit and miss.
+    for metric in ("pointing", "pointing_network", "iobb_0.1", "iobb_0.5", "iou_0.5", "box_0.1", "box_0.5"):
+        assert (opacity[metric]["value"], opacity[metric]["n"]) == (0.5, 2), metric
+    # One pair has an outline, which is the box: 36 of its 48 pixels are in the mask, and nothing else.
+    assert value(result, "opacity", "dice") == pytest.approx(72 / 84)
+    assert value(result, "opacity", "iou") == 0.75
+    assert value(result, "opacity", "precision") == 1.0
+    assert value(result, "opacity", "poi") == 0.75
+    # 36 sure pixels, and 12 of the 764 pixels of 0.1, of which 12 are true.
+    assert value(result, "opacity", "poi_matched") == pytest.approx((36 + 12 * 12 / 764) / 48)
+    assert value(result, "opacity", "pixel_ap") == pytest.approx(0.75 + 0.25 * 48 / 800)
+    assert opacity["dice"]["n"] == 1
+    assert opacity["dice"]["low"] is None  # one patient says nothing about the spread
+    assert value(result, "opacity", "healthy_marked") == pytest.approx(0.125)
+    assert result["micro"]["healthy_marked"]["value"] == pytest.approx(0.0625)
+    assert result["micro"]["healthy_any"]["value"] == 0.5
+    assert value(result, "nodule", "healthy_peak") == pytest.approx(0.1)
+    # Nobody says where nodules are.
+    assert result["findings"]["nodule"]["pointing"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "undefined": 0,
+    }
+    assert result["macro"]["pointing"]["n"] == 1
+
+
+def test_about_and_files(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    seen = []
+    result = evaluate(
+        tagger, dataset, tmp_path / "out", bootstraps=10, seed=3, progress=lambda *done: seen.append(done)
+    )
+    about = result["about"]
+    assert (about["images"], about["patients"], about["pairs"]) == (3, 3, 5)
+    assert about["counts"]["opacity"] == {"positive": 2, "negative": 1, "unknown": 0, "located": 2, "outlined": 1}
+    assert list(about["unreadable"]) == ["broken.png"]
+    assert (about["data"], about["split"], about["seed"], about["bootstraps"]) == ("by hand", "test", 3, 10)
+    assert about["card"] == {"method": "known", "images": 7}
+    assert "made for the test" in about["notes"]
+    assert any("unasked" in note for note in about["notes"])
+    assert any("broken.png" in note for note in about["notes"])
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
+    assert seen[-1] == (4, 4)
+    with (tmp_path / "out" / "pairs.csv").open() as file:
+        rows = {(row["image"], row["finding"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 6
+    one, two, healthy = rows["one.png", "opacity"], rows["two.png", "opacity"], rows["one.png", "nodule"]
+    assert (one["peak_x"], one["peak_y"], one["pointing"], one["box_iou"]) == ("7.5", "3.5", "1", "0.75")
+    assert float(one["map_mean"]) == pytest.approx((35 * 0.9 + 0.95 + 764 * 0.1) / 800)
+    assert float(one["map_max"]) == pytest.approx(0.95)
+    assert (two["iobb"], two["box_iou"], two["dice"], two["pointing"]) == ("0", "0", "", "0")
+    assert (healthy["label"], healthy["located"], healthy["marked"], healthy["pointing"]) == ("0", "0", "0", "")
+    assert rows["two.png", "nodule"]["label"] == ""
+
+
+def test_no_intervals_without_bootstraps(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    result = evaluate(tagger, dataset, tmp_path / "out", bootstraps=0)
+    entries = [entry for metrics in (*result["findings"].values(), result["micro"]) for entry in metrics.values()]
+    assert all(entry["low"] is None and entry["high"] is None for entry in entries)
+    assert value(result, "opacity", "pointing") == 0.5
+    with pytest.raises(BadSetting, match="-1"):
+        evaluate(tagger, dataset, tmp_path / "out", bootstraps=-1)
+
+
+def test_a_second_evaluation_replaces_the_first(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate(tagger, dataset, out, bootstraps=5)
+    assert (out / "pixels.npz").is_file()
+    shown = len(list((out / "pictures").iterdir()))
+    bare = Dataset("bare", dataset.findings, (dataset.records[3],))
+    result = evaluate(tagger, bare, out, bootstraps=5)
+    assert "pointing" not in result["micro"]
+    assert not (out / "pixels.npz").exists()
+    assert len(list((out / "pictures").iterdir())) < shown
+    assert not [path.name for path in out.rglob(".*")]
+
+
+def test_outlines_without_boxes(dataset: Dataset, tmp_path: Path) -> None:
+    # An outline in the shape of an L: its box holds (2, 10), the outline does not.
+    outline = np.zeros(SIZE, dtype=np.uint8)
+    outline[2:10, 4:6] = 255
+    outline[8:10, 4:14] = 255
+    file = tmp_path / "l.png"
+    Pillow.fromarray(outline).save(file)
+    first = dataset.records[0]
+    record = Record(first.image, first.path, (1.0, 0.0), masks={"opacity": file})
+    data = Dataset("l", dataset.findings, (record,))
+    tagger = KnownMaps({"one.png": ([0.9, 0.1], {"opacity": block(4, 2, 14, 10, peak=(2, 10))})})
+    result = evaluate(tagger, data, tmp_path / "out", bootstraps=5)
+    assert value(result, "opacity", "pointing") == 0.0
+    assert value(result, "opacity", "pointing_network") == 0.0
+    assert value(result, "opacity", "box_0.5") == 1.0
+    assert value(result, "opacity", "iobb_0.5") == 1.0
+    assert value(result, "opacity", "precision") == pytest.approx((16 + 16) / 80)
+    assert any("outline" in note for note in result["about"]["notes"])
+
+
+def test_folds_pooled_are_the_whole(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    whole = evaluate(tagger, dataset, tmp_path / "whole", bootstraps=100, seed=4)
+    folds = [
+        Dataset(f"fold {i}", dataset.findings, records)
+        for i, records in enumerate((dataset.records[:2], dataset.records[2:]))
+    ]
+    for i, fold in enumerate(folds):
+        evaluate(tagger, fold, tmp_path / str(i), bootstraps=0)
+    pooled = pool([tmp_path / "0", tmp_path / "1"], tmp_path / "pooled", bootstraps=100, seed=4)
+    for part in ("micro", "macro"):
+        for metric, entry in whole[part].items():
+            assert pooled[part][metric] == pytest.approx(entry, abs=1e-7), metric
+    for metric, entry in whole["findings"]["opacity"].items():
+        assert pooled["findings"]["opacity"][metric] == pytest.approx(entry, abs=1e-7), metric
+    assert pooled["about"]["folds"] == 2
+    assert pooled["about"]["patients"] == 3
+    assert "broken.png" in pooled["about"]["unreadable"]
+    assert (tmp_path / "pooled" / "report.html").is_file()
+    # A pooled folder is an evaluation like any other.
+    assert compare(tmp_path / "pooled", tmp_path / "whole", bootstraps=20)["micro"]["pointing"]["value"] == 0.0
+
+
+def test_folds_share_no_image(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    evaluate(tagger, dataset, tmp_path / "a", bootstraps=0)
+    with pytest.raises(BadData, match=r"one\.png is in .*a and in .*a"):
+        pool([tmp_path / "a", tmp_path / "a"], tmp_path / "pooled")
+    evaluate(tagger, dataset.with_findings(["opacity"]), tmp_path / "b", bootstraps=0)
+    with pytest.raises(BadData, match="has the findings opacity;"):
+        pool([tmp_path / "a", tmp_path / "b"], tmp_path / "pooled")
+    with pytest.raises(BadData, match=r"none.*does not exist\. Give the folder"):
+        pool([tmp_path / "none"], tmp_path / "pooled")
+
+
+def test_differences_are_paired(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    evaluate(tagger, dataset, tmp_path / "a", bootstraps=0)
+    better = KnownMaps({**tagger.known, "two.png": ([0.7, 0.7], {"opacity": block(20, 10, 30, 20)})})
+    evaluate(better, dataset, tmp_path / "b", bootstraps=0)
+    apart = compare(tmp_path / "b", tmp_path / "a", bootstraps=200)
+    assert apart["micro"]["pointing"]["value"] == 0.5
+    assert apart["findings"]["opacity"]["auroc"]["value"] == 0.5
+    assert apart["micro"]["dice"]["value"] == 0.0
+    assert apart["micro"]["pixel_ap"]["value"] == 0.0
+    assert apart["about"]["images"] == 3
+    # The pair that differs is drawn or not, so the difference is anything from none to all.
+    assert (apart["micro"]["pointing"]["low"], apart["micro"]["pointing"]["high"]) == (0.0, 1.0)
+    same = compare(tmp_path / "a", tmp_path / "a", bootstraps=20)
+    assert {entry["value"] for entry in same["micro"].values()} == {0.0}
+    assert {entry["high"] for entry in same["micro"].values()} <= {0.0, None}
+
+
+def test_differences_on_what_both_have(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    evaluate(tagger, dataset, tmp_path / "a", bootstraps=0)
+    some = Dataset("some", dataset.findings, (dataset.records[3], dataset.records[0]))
+    evaluate(tagger, some.with_findings(["nodule", "opacity"]), tmp_path / "b", bootstraps=0)
+    apart = compare(tmp_path / "a", tmp_path / "b", bootstraps=20)
+    assert apart["about"]["images"] == 2
+    assert apart["micro"]["pointing"]["n"] == 1
+    assert apart["micro"]["auroc"] | {"n": 4, "undefined": 0} == apart["micro"]["auroc"]
+    assert apart["macro"]["auroc"]["value"] == 0.0
+    other = Dataset("other", dataset.findings, (Record("one.png", dataset.records[0].path, (0.0, 0.0)),))
+    evaluate(tagger, other, tmp_path / "c", bootstraps=0)
+    with pytest.raises(BadData, match=r"one\.png, opacity is labelled 1 in one evaluation and 0"):
+        compare(tmp_path / "a", tmp_path / "c")
+    with pytest.raises(BadSetting, match="at least two"):
+        comparison([tmp_path / "a"], tmp_path / "out")
+
+
+def test_nothing_to_evaluate(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    strange = Dataset("strange", ("fracture",), (Record("one.png", dataset.records[0].path, (1.0,)),))
+    with pytest.raises(BadData, match="no finding in common: fracture"):
+        evaluate(tagger, strange, tmp_path / "out")
+    broken = Dataset("broken", dataset.findings, (dataset.records[1],))
+    with pytest.raises(BadData, match=r"none of its 1 images can be read.*broken\.png"):
+        evaluate(tagger, broken, tmp_path / "out")
+    with pytest.raises(BadData, match="has no image"):
+        evaluate(tagger, Dataset("empty", dataset.findings, ()), tmp_path / "out")
+
+
+def test_truth_in_original_pixels(dataset: Dataset) -> None:
+    one = truth_of(dataset.records[0], "opacity", SIZE)
+    two = truth_of(dataset.records[2], "opacity", SIZE)
+    assert one is not None
+    assert two is not None
+    assert one.mask is not None
+    expected = np.zeros(SIZE, dtype=bool)
+    expected[2:8, 4:12] = True
+    np.testing.assert_array_equal(one.mask, expected)
+    np.testing.assert_array_equal(two.boxes_xyxy, [[20, 10, 30, 20]])
+    assert truth_of(dataset.records[0], "nodule", SIZE) is None
+
+
+def test_mask_in_a_letterbox() -> None:
+    mask = np.zeros((2, 4), dtype=bool)
+    mask[0, 3] = True
+    inside = in_frame(mask, Frame.letterbox((2, 4), (8, 8)))
+    expected = np.zeros((8, 8), dtype=bool)
+    expected[2:4, 6:8] = True  # two rows of padding above
+    np.testing.assert_array_equal(inside, expected)
+    np.testing.assert_array_equal(stretched(mask, (2, 8)), np.repeat(mask, 2, axis=1))
+
+
+def test_pairs_come_back_from_their_file(tmp_path: Path) -> None:
+    rows = [
+        {
+            "image": 'a,"b".png',
+            "patient": "p",
+            "split": "",
+            "finding": "x",
+            "label": 1.0,
+            "score": np.float32(0.1),
+            "box_iou": (0.5, 0.25),
+        },
+        {"image": "c.png", "patient": "q", "split": "test", "finding": "x"},
+    ]
+    table = PairTable.of(rows)
+    table.write(tmp_path / "pairs.csv")
+    back = PairTable.read(tmp_path / "pairs.csv")
+    assert back["image"].tolist() == ['a,"b".png', "c.png"]
+    assert np.float32(back["score"][0]) == np.float32(0.1)
+    assert np.isnan(back["label"][1])
+    assert back.box_iou == ((0.5, 0.25), ())
+    (tmp_path / "pairs.csv").write_text("image,finding\na,b\n")
+    with pytest.raises(BadData, match="has no column 'patient'"):
+        PairTable.read(tmp_path / "pairs.csv")

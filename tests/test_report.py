@@ -1,0 +1,235 @@
+"""The report: one file, without network, that holds every finding and number and opens in a browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from radtag.compare import comparison
+from radtag.data.table import Dataset, Record
+from radtag.evaluate import evaluate
+from radtag.geometry import Frame, Grid
+from radtag.report import plots
+from radtag.report.definitions import DEFINITIONS
+from radtag.report.page import figure, span, thousands
+from radtag.tag import Layer, Prediction, Tag
+
+FINDINGS = ("opacity & <shadow>", "nodule")
+SIZE = (48, 64)
+VOID = {"meta", "link", "img", "br"}
+SVG_VOID = {"path", "line", "circle", "use", "rect"}
+
+
+class Noisy:
+    """A tagger whose maps and scores lean towards the truth by some skill."""
+
+    findings = FINDINGS
+
+    def __init__(self, name: str, labels: dict[str, tuple[float, ...]], skill: float) -> None:
+        self.labels, self.skill = labels, skill
+        calibration = SimpleNamespace(notes=("nodule: a note of the calibration",))
+        settings = SimpleNamespace(method=name)
+        card = {
+            "data": "drawn <here>",
+            "images": 12345,
+            "hardware": "one CPU",
+            "minutes": 1.25,
+            "trained on": {"seed": 3},
+        }
+        self.runs = (SimpleNamespace(path=Path(name), settings=settings, card=card, calibration=calibration),)
+
+    def predict(self, images):
+        for image in images:
+            name = Path(image.source).name
+            random = np.random.default_rng(int(Path(name).stem))
+            labels = np.array(self.labels[name])
+            maps = random.uniform(0.02, 0.3, size=(2, 12, 16)).astype(np.float32)
+            maps[:, 3:6, 4:8] += (0.6 * self.skill * labels)[:, None, None].astype(np.float32)
+            scores = np.clip(0.3 + 0.4 * self.skill * labels + random.normal(0, 0.15, 2), 0.01, 0.99)
+            layer = Layer(maps, Grid.tiles((12, 16), (48, 48)), Frame.stretch(image.size_rc, (48, 48)))
+            yield Prediction(image, scores.astype(np.float32), (layer,))
+
+    def tags(self, prediction, name):
+        return [
+            Tag(name, f, float(prediction.scores[i]), 0.5, 0.5, None, prediction, i) for i, f in enumerate(FINDINGS)
+        ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two evaluations, ``strong`` and ``weak``, and their comparison."""
+    folder = tmp_path_factory.mktemp("report")
+    random = np.random.default_rng(0)
+    records, labels = [], {}
+    for i in range(14):
+        name = f"{i}.png"
+        Pillow.fromarray(random.integers(0, 256, SIZE, dtype=np.uint8)).save(folder / name)
+        labels[name] = (float(i % 2), float(i % 3 == 1))
+        boxes = {f: ((16.0, 12.0, 32.0, 24.0),) for f, label in zip(FINDINGS, labels[name], strict=True) if label}
+        records.append(Record(name, folder / name, labels[name], patient=f"p{i // 2}", split="test", boxes_xyxy=boxes))
+    dataset = Dataset("drawn <set>", FINDINGS, tuple(records), notes=("a <note> of the source",))
+    evaluate(Noisy("strong", labels, 1.0), dataset, folder / "strong", bootstraps=60)
+    evaluate(Noisy("weak", labels, 0.2), dataset, folder / "weak", bootstraps=60)
+    comparison([folder / "weak", folder / "strong"], folder / "both", bootstraps=60)
+    return folder
+
+
+PAGES = ("strong/report.html", "both/comparison.html")
+
+
+class Structure(HTMLParser):
+    """Open and close tags in order, ids once, every picture with words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if "id" in values:
+            self.ids.append(str(values["id"]))
+        if (values.get("href") or "").startswith("#"):
+            self.links.append(str(values["href"])[1:])
+        if tag == "img":
+            self.pictures.append(values)
+        if tag not in VOID | SVG_VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID | SVG_VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in SVG_VOID:
+            return
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_one_file_without_network(folder: Path, page: str) -> None:
+    text = (folder / page).read_text(encoding="utf-8")
+    assert not re.search(r"https?:", text)
+    assert not re.search(r"@import|<iframe|<object|srcset|//cdn", text)
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert not re.search(r"url\((?!#)", text)
+    assert len(text) < 5_000_000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_well_formed(folder: Path, page: str) -> None:
+    structure = Structure()
+    structure.feed((folder / page).read_text(encoding="utf-8"))
+    assert structure.open == []
+    assert len(structure.ids) == len(set(structure.ids))
+    assert set(structure.links) <= set(structure.ids)
+    assert structure.pictures
+    assert all(picture["alt"] and picture["width"] and picture["height"] for picture in structure.pictures)
+
+
+def test_every_finding_and_value(folder: Path) -> None:
+    text = (folder / "strong" / "report.html").read_text(encoding="utf-8")
+    result = json.loads((folder / "strong" / "metrics.json").read_text())
+    cells = set(re.findall(r'<span class="v">([^<]*)</span>', text))
+    intervals = set(re.findall(r'<span class="ci">([^<]*)</span>', text))
+    for finding, metrics in result["findings"].items():
+        assert html.escape(finding) in text
+        for key, entry in metrics.items():
+            unit = "%" if key in ("healthy_marked", "healthy_any") else ""
+            assert figure(entry["value"], unit) in cells, key
+            assert span(entry["low"], entry["high"], unit) in intervals, key
+    assert "<shadow>" not in text
+    for one in DEFINITIONS:
+        assert (f"<code>{one.key}</code>" in text) == (one.key in result["micro"])
+    for words in (
+        "Research use only",
+        "drawn &lt;set&gt;",
+        "a &lt;note&gt; of the source",
+        "12\u2009345",
+        "note of the calibration",
+    ):
+        assert words in text
+
+
+def test_gallery_holds_best_median_and_worst(folder: Path) -> None:
+    text = (folder / "strong" / "report.html").read_text(encoding="utf-8")
+    for rank in ("Best", "Median", "Worst"):
+        assert text.count(f"<b>{rank}</b>") == len(FINDINGS)
+    assert "False alarms" in text
+    assert "Healthy images, drawn without choosing" in text
+
+
+def test_comparison_shows_the_same_images(folder: Path) -> None:
+    kept = [json.loads((folder / name / "pictures.json").read_text()) for name in ("strong", "weak")]
+    assert [(one["image"], one["rank"]) for one in kept[0]] == [(one["image"], one["rank"]) for one in kept[1]]
+    text = (folder / "both" / "comparison.html").read_text(encoding="utf-8")
+    assert text.count("<b>weak</b>") == text.count("<b>strong</b>") == len(kept[0])
+    value = json.loads((folder / "both" / "comparison.json").read_text())
+    assert value["names"] == ["weak", "strong"]
+    assert "strong is ahead of weak in" in text
+    gain = value["differences"][0]["macro"]["auroc"]["value"]
+    assert f"AUROC ({gain:+.3f})" in text
+
+
+def test_plot_takes_the_colours_of_the_page() -> None:
+    label, score = np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.1, 0.9, 0.4, 0.35])
+    line = np.linspace(0, 1, 1000)
+    svg = plots.presence_plots(label, score, (line, line), (line, 1 - line), 'a "b" & c')
+    assert svg.startswith("<svg")
+    assert 'aria-label="a &quot;b&quot; &amp; c' in svg
+    assert "var(--accent)" in svg
+    assert not re.search(r"#0102|http|<style|metadata", svg)
+    other = plots.presence_plots(label, score, (line, line), (line, 1 - line), "d")
+    ids = [set(re.findall(r' id="([^"]*)"', one)) for one in (svg, other)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert len(svg) < 60_000
+
+
+def test_reliability_by_hand() -> None:
+    score = np.array([0.1, 0.2, 0.3, 0.8, 0.9])
+    label = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
+    told, found, low, high, count = plots.reliability(label, score, bins=2)
+    np.testing.assert_allclose(told, [0.15, 2 / 3])
+    np.testing.assert_allclose(found, [0.0, 1.0])
+    np.testing.assert_allclose(count, [2, 3])
+    # Wilson's interval of 0 of 2 is 0 to z^2 / (2 + z^2), of 3 of 3 it is 3 / (3 + z^2) to 1.
+    z2 = 1.959964**2
+    np.testing.assert_allclose([low[0], high[0], low[1], high[1]], [0, z2 / (2 + z2), 3 / (3 + z2), 1], atol=1e-12)
+
+
+def test_words_for_numbers() -> None:
+    assert figure(None) == "–"
+    assert figure(0.12345) == "0.123"
+    assert (figure(0.00123, "%"), figure(0.5, "%")) == ("0.12 %", "50.0 %")
+    assert (figure(-0.25, "±"), figure(-0.0001, "±"), figure(0.5, "±")) == ("−0.250", "0.000", "+0.500")
+    assert span(-0.1, 0.2, "±") == "−0.100 to +0.200"
+    assert span(0.01, 0.2, "%") == "1.00–20.0 %"
+    assert thousands(1234567) == "1\u2009234\u2009567"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", PAGES)
+def test_opens_in_a_browser(folder: Path, tmp_path: Path, page: str) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=2000", "--dump-dom", (folder / page).as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    # The script ran: headings have become buttons.
+    assert '<button type="button">AUROC</button>' in done.stdout
