@@ -46,7 +46,7 @@ def measure_grid(
     model.eval()
     size = (images.shape[2], images.shape[3])
     generator = torch.Generator().manual_seed(seed)
-    found: list[list[tuple[float, float]]] = [[], []]  # per axis: cell, centre
+    found: list[list[tuple[int, float]]] = [[], []]  # per axis: cell, centre
     grid: Grid | None = None
     try:
         for _ in range(passes):
@@ -100,7 +100,7 @@ def _centroid(
     return centre[axis]
 
 
-def _line(points: list[tuple[float, float]], scale: float, offset: float) -> tuple[float, float]:
+def _line(points: list[tuple[int, float]], scale: float, offset: float) -> tuple[float, float]:
     """Median centre of each cell, then least squares through them.
 
     Where there are fewer than three cells, or the line departs from the tiles' spacing by more than a tenth (a network
