@@ -55,8 +55,8 @@ def test_pylon_cuts_x_y_width_and_height_one_by_one() -> None:
     assert one(everything, box, convention="radtag").boxes_px[0] == 2
     assert one(everything, [[1.4, 2.4, 4.6, 4.6]], convention="radtag").boxes_px[0] == 4 * 3
     assert one(everything, [[1.4, 2.4, 4.6, 4.6]]).boxes_px[0] == 3 * 2
-    assert one(everything, [[0.1, 0, 0.1 + 3.0, 1]]).boxes_px[0] == 3  # 3.1 - .1 is 3.0000000000000004 or less
-    assert one(everything, [[0.7, 0, 0.7 + 6.0, 1]]).boxes_px[0] == 6
+    assert (0.1 + 4) - 0.1 < 4  # the last digit is lost, and must not cost a column
+    assert one(everything, [[0.1, 0, 0.1 + 4, 1]]).boxes_px[0] == 4
     assert one(everything, [[7, 5, 20, 20]]).boxes_px[0] == 2 * 2  # beyond the border nothing is counted
 
 
@@ -69,14 +69,14 @@ def test_a_map_is_scaled_to_its_own_maximum() -> None:
         boxes.above_share_of_maximum(np.full((2, 3), np.nan, np.float32))
 
 
-@given(seed=st.integers(0, 10_000), share=st.sampled_from([0.1, 0.25, 0.5, 0.9]))
+@given(seed=st.integers(0, 10_000), share=st.sampled_from([0.1, 0.3, 0.5, 0.9]))
 @settings(max_examples=30, deadline=None)
 def test_the_share_is_that_of_a_division(seed, share) -> None:
     """Values a rounding away from the threshold, where `map > share * maximum` would differ from PYLON's division."""
     draw = np.random.default_rng(seed)
-    top = draw.random((5, 1, 1), dtype=np.float32)
-    near = (top * np.float32(share)) * (1 + draw.integers(-3, 4, (5, 4, 7)).astype(np.float32) * np.float32(6e-8))
-    maps = np.concatenate([near.astype(np.float32), np.broadcast_to(top, (5, 4, 1))], axis=2)
+    top = draw.random((500, 1, 1), dtype=np.float32)
+    near = (top * np.float32(share)) * (1 + draw.integers(-3, 4, (500, 4, 7)).astype(np.float32) * np.float32(6e-8))
+    maps = np.concatenate([near.astype(np.float32), np.broadcast_to(top, (500, 4, 1))], axis=2)
     np.testing.assert_array_equal(boxes.above_share_of_maximum(maps, share), maps / top > np.float32(share))
 
 

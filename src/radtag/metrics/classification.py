@@ -117,7 +117,7 @@ def checked_labels(labels: ArrayLike, scores: ArrayLike) -> tuple[Values, Values
 def _sorted_descending(labels: ArrayLike, scores: ArrayLike) -> tuple[Values, Values, NDArray[np.bool_]]:
     """Positives and negatives (case, ...) as 0/1 in descending order of score, and where a group of equals ends."""
     y, s = checked_labels(labels, scores)
-    s = np.where(np.isnan(y), -np.inf, s)  # unknown cases weigh nothing, so they may lie anywhere
+    # Unknown cases are neither positive nor negative and weigh nothing, wherever they lie (a NaN score comes last).
     order = np.argsort(-s, axis=0, kind="stable")
     y, s = np.take_along_axis(y, order, 0), np.take_along_axis(s, order, 0)
     last = np.ones(y.shape, dtype=bool)
