@@ -46,8 +46,9 @@ def read_published_pylon(file: Path | str) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise BadData(
-            f"{file} cannot be loaded without executing code from it ({str(error).splitlines()[0][:100]}). "
+            f"{file} cannot be loaded without executing code from it ({reason}). "
             "Give a torch.save of the state dict alone."
         ) from error
     return rename(_state_dict(content, file), file)

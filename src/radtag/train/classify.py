@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import pickle
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from jaxtyping import Float
 from numpy.typing import NDArray
 from rich.console import Console
@@ -64,7 +66,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     """
     out = Path(out)
     console = console or Console(stderr=True)
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    accelerator = start_accelerator(settings.mixed_precision)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
     if settings.batch_size % world:
         raise BadSetting(
@@ -241,6 +243,20 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     return Run.load(out)
 
 
+def start_accelerator(mixed_precision: str) -> Accelerator:
+    """An accelerator of this precision, whatever ran in this process before.
+
+    Raises:
+        BadSetting: a precision that the machine does not have.
+    """
+    # Accelerate keeps one precision a process and refuses, or silently keeps, another.
+    AcceleratorState._reset_state()
+    try:
+        return Accelerator(mixed_precision=mixed_precision)
+    except ValueError as error:
+        raise BadSetting(f"mixed_precision {mixed_precision!r}: {error} Use 'bf16' or 'no'.") from error
+
+
 def masked_bce(
     logits: Float[Tensor, "batch finding"],
     labels: Float[Tensor, "batch finding"],
@@ -304,14 +320,13 @@ def predict_logits(
     accelerator: Accelerator,
 ) -> NDArray[np.float32]:
     """(image, finding) logits; every process does its share and gets all."""
-    mine = np.arange(accelerator.process_index, len(pixels), accelerator.num_processes)
     each = math.ceil(len(pixels) / accelerator.num_processes)
-    outputs = [output.logits for output in _outputs(model, pixels, mine, settings, mean, sd, accelerator)]
-    local = torch.cat(outputs) if outputs else torch.zeros(0, 0)
+    # Every process does as many, so that they can be gathered; the last ones may begin again at the first image.
+    mine = (np.arange(each) * accelerator.num_processes + accelerator.process_index) % len(pixels)
+    local = torch.cat([output.logits for output in _outputs(model, pixels, mine, settings, mean, sd, accelerator)])
     if accelerator.num_processes == 1:
         return local.cpu().numpy()
-    padded = F.pad(local, (0, 0, 0, each - len(local)))
-    gathered = accelerator.gather(padded).reshape(accelerator.num_processes, each, -1)
+    gathered = accelerator.gather(local).reshape(accelerator.num_processes, each, -1)
     return gathered.transpose(0, 1).reshape(-1, gathered.shape[-1])[: len(pixels)].cpu().numpy()
 
 
@@ -467,8 +482,13 @@ def _judge(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...
 
 
 def _read_resume(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    if state["identity"] != log.digest(identity):
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        begun_with = state["identity"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise BadRun(f"{file} is damaged ({reason}). Remove it to begin again.") from error
+    if begun_with != log.digest(identity):
         raise BadRun(f"{file.parent} was begun with other settings or data. Give another --out, or remove the folder.")
     return state
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from radtag.calibration import Calibration
 from radtag.data.cache import open_cache
@@ -16,7 +15,7 @@ from radtag.errors import BadData, BadRun
 from radtag.models import BackboneOptions, build
 from radtag.models.checkpoint import read_published_pylon
 from radtag.models.evidence import measure_grid
-from radtag.train.classify import predict_maps
+from radtag.train.classify import predict_maps, start_accelerator
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
 
@@ -58,7 +57,7 @@ def import_pylon(file: Path | str, out: Path | str, *, calibrate_on: Dataset | N
     if calibrate_on is not None:
         val_set = calibrate_on.only("val").with_findings(FINDINGS)
         cache = open_cache([record.path for record in val_set.records], SIZE_PX, settings.fit)
-        logits, maps = predict_maps(model, cache.pixels[cache.readable], settings, MEAN, SD, Accelerator())
+        logits, maps = predict_maps(model, cache.pixels[cache.readable], settings, MEAN, SD, start_accelerator("no"))
         labels = val_set.labels()[cache.readable]
         calibration = Calibration.fit(logits, maps, labels, findings=FINDINGS)
         notes = [f"Calibrated on {len(labels)} validation images of {calibrate_on.name}.", *calibration.notes]
