@@ -58,21 +58,24 @@ def test_damage_is_survived(source, tmp_path):
     whole = SOURCES[source]()
     rng = np.random.default_rng(1)
     path = tmp_path / "damaged"
-    for attempt in range(25):
+    for attempt in range(12):
         data = bytearray(whole)
         # Half of the damage goes into the first bytes, where the sizes are.
         reach = len(data) if attempt % 2 else min(len(data), 400)
         for at in rng.integers(0, reach, size=1 + attempt % 4):
             data[at] = rng.integers(0, 256)
         path.write_bytes(bytes(data))
+        refusal = None
         try:
             image = read(path)
             count_frames(path)
-        except UnreadableImage as refusal:
+        except UnreadableImage as error:
+            refusal = error
+        if refusal is None:
+            assert np.isfinite(image.pixels).all()
+        else:
             assert str(path) in str(refusal)
             assert refusal.next_step
-        else:
-            assert np.isfinite(image.pixels).all()
 
 
 def test_the_undamaged_files_are_images(tmp_path):

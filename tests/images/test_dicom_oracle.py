@@ -74,7 +74,7 @@ def test_every_frame_is_read(path):
     np.testing.assert_array_equal(frames[-1].pixels, read(path, frame=len(frames) - 1).pixels)
 
 
-# -- against other decoders ---------------------------------------------------------------------------------------------------
+# -- against other decoders -------------------------------------------------------------------------------------------
 
 # DCMTK's programs that undo a compression; JPEG 2000 is GDCM's part.
 DCMTK = {
@@ -141,7 +141,7 @@ def test_stored_values_are_those_of_another_decoder(path, tmp_path):
             cb, cr = cb - 128, cr - 128
             expected = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], -1).clip(0, 255)
         if path.name == "J2K_pixelrep_mismatch.dcm":
-            # The stream says unsigned and the tags say signed, as they are: GDCM follows the stream, off by 2 ** BitsStored.
+            # The stream says unsigned, the tags say signed, and they are: GDCM follows the stream, off by 2 ** 13.
             expected = (expected.astype(np.int32) + 2**12) % 2**13 - 2**12
         difference = np.abs(values.reshape(expected.shape).astype(np.float64) - expected)
         if data.file_meta.TransferSyntaxUID == uid.JPEGBaseline8Bit:

@@ -70,7 +70,7 @@ def test_what_matches_nothing_is_named(folder, missing):
 
 def test_a_folder_without_images_is_named(tmp_path):
     (tmp_path / "notes.txt").write_bytes(b"x")
-    with pytest.raises(UnreadableImage, match="the folder holds no image. Looked for .png .jpg"):
+    with pytest.raises(UnreadableImage, match=r"the folder holds no image. Looked for .png .jpg"):
         expand(tmp_path)
 
 

@@ -124,7 +124,7 @@ def test_an_opaque_alpha_channel_changes_nothing(tmp_path):
 def test_a_window_in_stored_values(tmp_path):
     path = save(GRAY, tmp_path / "a.png")
     np.testing.assert_allclose(read(path, window=(102.0, 204.0)).pixels, [[0, 0.25, 0.5], [0.75, 1, 1]])
-    with pytest.raises(UnreadableImage, match="stores none"):
+    with pytest.raises(UnreadableImage, match=r"stores none"):
         read(path, window=0)
 
 
@@ -288,13 +288,13 @@ def test_tiff_pages_are_frames(tmp_path, layout):
     np.testing.assert_array_equal(frames[1].pixels, second / np.float32(255))
     np.testing.assert_array_equal(read(path, frame=1).pixels, frames[1].pixels)
     np.testing.assert_array_equal(read(path).pixels, frames[0].pixels)
-    with pytest.raises(UnreadableImage, match="frame 2 was asked for. It has 2 frames"):
+    with pytest.raises(UnreadableImage, match=r"frame 2 was asked for. It has 2 frames"):
         read(path, frame=2)
 
 
 def test_a_tiff_of_an_unknown_colour_space_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="cielab")
-    with pytest.raises(UnreadableImage, match="CIELAB"):
+    with pytest.raises(UnreadableImage, match=r"CIELAB"):
         read(tmp_path / "a.tif")
 
 
@@ -376,9 +376,9 @@ def test_what_is_no_image_is_refused_with_a_next_step(tmp_path, content, message
 
 
 def test_no_such_file_and_a_folder(tmp_path):
-    with pytest.raises(UnreadableImage, match="No such file"):
+    with pytest.raises(UnreadableImage, match=r"No such file"):
         read(tmp_path / "nothing.png")
-    with pytest.raises(UnreadableImage, match="it is a folder"):
+    with pytest.raises(UnreadableImage, match=r"it is a folder"):
         read(tmp_path)
 
 
@@ -421,6 +421,6 @@ def test_a_constant_float_mask_is_not_emptied_by_a_stretch(tmp_path):
 
 def test_a_mask_of_several_frames_must_be_chosen(tmp_path):
     tifffile.imwrite(tmp_path / "m.tif", np.stack([GRAY, GRAY * 0]), photometric="minisblack", metadata=None)
-    with pytest.raises(UnreadableImage, match="2 frames. Choose one"):
+    with pytest.raises(UnreadableImage, match=r"2 frames. Choose one"):
         read_mask(tmp_path / "m.tif")
     assert not read_mask(tmp_path / "m.tif", frame=1).any()

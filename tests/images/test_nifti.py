@@ -10,8 +10,8 @@ from radtag.errors import UnreadableImage
 from radtag.images import count_frames, read, read_all, read_mask
 
 # value = 100 i + 10 j + k on 3 x 4 x 5 voxels, so that each voxel tells where it came from
-I, J, K = np.meshgrid(np.arange(3), np.arange(4), np.arange(5), indexing="ij")
-VOLUME = (100 * I + 10 * J + K).astype(np.int16)
+II, JJ, KK = np.meshgrid(np.arange(3), np.arange(4), np.arange(5), indexing="ij")
+VOLUME = (100 * II + 10 * JJ + KK).astype(np.int16)
 LAST = 234.0  # 100 * 2 + 10 * 3 + 4
 
 
@@ -41,7 +41,7 @@ def test_all_slices_share_one_scale(tmp_path):
     for k, image in enumerate(slices):
         np.testing.assert_allclose(image.pixels, VOLUME[:, :, k].T / LAST, atol=1e-7)
         np.testing.assert_array_equal(read(path, frame=k).pixels, image.pixels)
-    with pytest.raises(UnreadableImage, match="frame 5 was asked for. It has 5 frames"):
+    with pytest.raises(UnreadableImage, match=r"frame 5 was asked for. It has 5 frames"):
         read(path, frame=5)
 
 
@@ -136,7 +136,7 @@ def test_masks(tmp_path):
     expected[2, 1] = True
     np.testing.assert_array_equal(read_mask(path, frame=1), expected)
     assert not read_mask(path, frame=0).any()
-    with pytest.raises(UnreadableImage, match="2 frames. Choose one"):
+    with pytest.raises(UnreadableImage, match=r"2 frames. Choose one"):
         read_mask(path)
 
 
@@ -146,7 +146,7 @@ def test_a_truncated_volume_is_refused(tmp_path, suffix, share):
     noise = np.random.default_rng(0).integers(0, 1000, (20, 30, 4)).astype(np.int16)
     path = save(noise, tmp_path / f"cut{suffix}")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(UnreadableImage, match="cut"):
+    with pytest.raises(UnreadableImage, match=r"cut"):
         list(read_all(path))
 
 
@@ -162,5 +162,5 @@ def test_sizes_that_are_none_or_a_bomb_are_refused(tmp_path, shape):
 
 
 def test_more_than_four_axes_are_refused(tmp_path):
-    with pytest.raises(UnreadableImage, match="at most four axes"):
+    with pytest.raises(UnreadableImage, match=r"at most four axes"):
         read(save(np.zeros((2, 3, 4, 1, 3), dtype=np.int16), tmp_path / "a.nii"))

@@ -39,7 +39,7 @@ def test_range_rule_keeps_floats_within_0_and_1_and_stretches_the_rest(values, l
 
 
 def test_range_rule_refuses_values_of_which_none_is_finite():
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match=r"finite"):
         window.value_range(np.array([np.nan, np.inf]))
 
 
@@ -61,5 +61,5 @@ def test_luma_keeps_gray_exactly_and_weighs_colour_by_itu_601(dtype):
 
 @pytest.mark.parametrize("asked", [(0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0)])
 def test_a_window_without_width_is_refused(asked):
-    with pytest.raises(ValueError, match="width above 0"):
+    with pytest.raises(ValueError, match=r"width above 0"):
         window.given(asked)

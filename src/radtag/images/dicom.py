@@ -522,10 +522,11 @@ def _colour(path: Path, data: Dataset, stored: NDArray[Any], photometric: str) -
             raise UnreadableImage(
                 path, "it is PALETTE COLOR without a palette", "Convert it to gray or RGB where it was made."
             )
+        entries, first = (int(number) for number in data.RedPaletteColorLookupTableDescriptor[:2])
+        palette = apply_color_lut(np.arange(first, first + (entries or 65536))[None], data)
         stored = apply_color_lut(stored, data)[..., :3]
-        full = 255.0 if stored.dtype.itemsize == 1 else 65535.0
-        if full > 255 and stored.max() < 256:
-            full = 255.0  # 8-bit entries in a table that says 16, as several writers do
+        # Several writers put 8-bit entries into a table that says 16.
+        full = 255.0 if palette.max() < 256 else 65535.0
         rule = f"palette range: 0 to {full:g}"
     elif photometric == "RGB":
         full = float(2 ** int(data.BitsStored) - 1)
