@@ -328,11 +328,11 @@ def test_a_large_image_has_an_overlay_of_a_size_to_look_at(run, tmp_path):
     file = write_png(tmp_path / "a.png", pixels((600, 2000), (500, 150, 1000, 300)))
     tag_files(run, [file], tmp_path / "out")
     with PIL.Image.open(tmp_path / "out/overlays/a.jpg") as picture:
-        assert picture.width == 1024
-        assert 307 < picture.height < 400
-        coloured = np.ptp(np.asarray(picture).astype(int)[-307:], axis=2) > 60
+        assert picture.width == 768
+        assert 230 < picture.height < 300
+        coloured = np.ptp(np.asarray(picture).astype(int)[-230:], axis=2) > 60
     rows, cols = np.nonzero(coloured)
-    assert np.abs(np.array([cols.min(), cols.max(), rows.min(), rows.max()]) - (256, 512, 77, 154)).max() < 30
+    assert np.abs(np.array([cols.min(), cols.max(), rows.min(), rows.max()]) - (192, 384, 57, 115)).max() < 25
     with PIL.Image.open(tmp_path / "out/maps/bright/a.png") as picture:
         assert picture.size == (2000, 600)
 
@@ -448,6 +448,17 @@ def test_a_bad_file_is_reported_and_the_others_are_done(run, tmp_path):
     files[0].write_bytes(b"")
     with pytest.raises(UnreadableImage):
         list(Tagger(run).tag(files))
+
+
+def test_a_missing_file_does_not_stop_the_others(run, tmp_path):
+    file = write_png(tmp_path / "a.png", pixels())
+    summary = tag_files(run, [tmp_path / "b.png", file], tmp_path / "out")
+    assert (summary.files, summary.images, list(summary.failures)) == (2, 1, [str(tmp_path / "b.png")])
+    with pytest.raises(UnreadableImage, match=r"b\.png: no such file"):
+        tag_files(run, [tmp_path / "b.png"], tmp_path / "other")
+    with pytest.raises(BadSetting, match="no file was given"):
+        tag_files(run, [], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_every_frame_is_an_image(run, tmp_path):

@@ -85,11 +85,13 @@ def find(map_: Map, threshold: float, *, min_area_px: float | None = None, area:
     kept = areas >= least
     if not kept.all():
         inside &= np.concatenate([[False], kept])[labels]
-    values = np.asarray(ndimage.maximum(map_[top:bottom, left:right], labels, np.arange(1, count + 1))).reshape(-1)
-    boxes = [
-        (float(left + cols.start), float(top + rows.start), float(left + cols.stop), float(top + rows.stop))
-        for rows, cols in ndimage.find_objects(labels)
-    ]
+    values = np.zeros(count)
+    boxes: list[XYXY] = []
+    for i, (rows, cols) in enumerate(ndimage.find_objects(labels)):
+        if kept[i]:
+            values[i] = map_[top:bottom, left:right][rows, cols][labels[rows, cols] == i + 1].max()
+        x1, y1, x2, y2 = left + cols.start, top + rows.start, left + cols.stop, top + rows.stop
+        boxes.append((float(x1), float(y1), float(x2), float(y2)))
     order = sorted(np.flatnonzero(kept), key=lambda i: (-values[i], -areas[i]))
     return Regions(
         mask,

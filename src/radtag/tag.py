@@ -38,7 +38,7 @@ import radtag
 from radtag import draw, regions
 from radtag.ahead import Step, read_ahead
 from radtag.calibration import Calibration
-from radtag.errors import BadSetting, RadtagError
+from radtag.errors import BadSetting, RadtagError, UnreadableImage
 from radtag.geometry import XYXY, Frame, Grid, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
@@ -53,7 +53,7 @@ COLUMNS = (
     *("image", "finding", "score", "threshold", "positive", "peak_x", "peak_y"),
     *("mask_area_px", "mask_area_mm2", "boxes", "mask_threshold", "frame", "file"),
 )
-OVERLAY_PX = 1024
+OVERLAY_PX = 768
 """Longest side of an overlay; it is for looking at, where map and mask have every original pixel."""
 
 
@@ -147,9 +147,9 @@ class Tag:
         x, y, _ = self.prediction.peaks[self.index]
         return float(x), float(y)
 
-    @property
+    @cached_property
     def map(self) -> FloatMap:
-        """(row, col) 0-1 in original pixels; not kept, since it is large and quickly made again."""
+        """(row, col) 0-1 in original pixels."""
         return self.prediction.map(self.index)
 
     @cached_property
@@ -462,7 +462,7 @@ def tag_files(
 
     Raises:
         BadSetting: the folder holds tags by another run or with other settings, or another call is writing into it.
-        UnreadableImage: there is nothing at a path, or no file in a folder.
+        UnreadableImage: there is nothing to tag at all.
     """
     started = time.monotonic()
     out = Path(out)
@@ -479,7 +479,7 @@ def tag_files(
         tagger = Tagger.load(run, **options)
     else:
         tagger = Tagger(run, **options)
-    todo = list(dict.fromkeys(Path(os.path.abspath(file)) for file in expand(list(files))))
+    todo, missing = _found(files)
     workers = threads or min(8, os.cpu_count() or 1)
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -495,7 +495,7 @@ def tag_files(
         _claim(out, identity)
         journal = Journal(out / "journal.jsonl")
         names = name_files(todo, journal.names)
-        failures: dict[str, str] = {}
+        failures = dict(missing)
         skipped = 0
         try:
             before = journal.leaves()
@@ -513,10 +513,27 @@ def tag_files(
         finally:
             positives = journal.assemble(out / "tags.csv", COLUMNS, tagger.findings)
             images, seconds = len(journal.images()), time.monotonic() - started
-            summary = TagSummary(out, len(todo), skipped, images, positives, failures, seconds)
-            _write_manifest(out, identity, journal, summary, complete=journal.done(todo) == len(todo))
+            summary = TagSummary(out, len(todo) + len(missing), skipped, images, positives, failures, seconds)
+            complete = not missing and journal.done(todo) == len(todo)
+            _write_manifest(out, identity, journal, summary, complete=complete)
             journal.close()
     return summary
+
+
+def _found(given: Iterable[Path | str]) -> tuple[list[Path], dict[str, str]]:
+    """The files meant, each once; and what names none, with its cause."""
+    files: dict[Path, None] = {}
+    missing: dict[str, str] = {}
+    first: UnreadableImage | None = None
+    for one in given:
+        try:
+            files.update(dict.fromkeys(Path(os.path.abspath(file)) for file in expand(one)))
+        except UnreadableImage as error:
+            missing[str(one)] = str(error)
+            first = first or error
+    if not files:
+        raise first if first is not None else BadSetting("no file was given. Name files, folders or patterns.")
+    return list(files), missing
 
 
 def _tag_all(
@@ -617,7 +634,7 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> draw.Pictur
         longest_px: the picture's longest side at most; smaller images as they are.
     """
     prediction = tags[0].prediction
-    pixels = prediction.image.pixels
+    shown = draw.to_bytes(prediction.image.pixels)
     original_rc = prediction.image.size_rc
     factor = min(1.0, longest_px / max(original_rc))
     size_rc = (max(1, round(original_rc[0] * factor)), max(1, round(original_rc[1] * factor)))
@@ -628,11 +645,11 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> draw.Pictur
         return Frame(size_rc, frame.size_rc, scale, frame.offset_rc)
 
     if factor < 1:
-        pixels = (draw.reduced(draw.gray(pixels), longest_px)[..., 0] / 255).astype(np.float32)
+        shown = draw.reduced(shown, longest_px)
     map_ = prediction.map(tags[0].index, smaller)
     for tag in tags[1:]:
         map_ = np.maximum(map_, prediction.map(tag.index, smaller))
-    picture = draw.overlay(pixels, map_)
+    picture = draw.overlay(shown, map_)
     rows = ((np.arange(size_rc[0]) + 0.5) / per_row).astype(int)
     cols = ((np.arange(size_rc[1]) + 0.5) / per_col).astype(int)
     for tag in tags:

@@ -1,0 +1,136 @@
+"""What tagging costs beyond what it cannot do without: decoding the files, and the network.
+
+    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save maps masks overlays]
+
+An untrained PYLON (EfficientNet-Lite0, 14 findings, 256 px) tags 8-bit gray PNGs. Its thresholds are set so that every
+finding is positive in one image of 14: an image has one positive finding on average, whose map, mask and overlay are
+written. In every round, one after another: the files decoded, with as many threads as tagging uses; the prepared
+batches through the network, and nothing else; and the whole of ``tag_files``. Printed is the median ratio of the whole
+to the sum of the two parts, in seconds and in processor time (which other work on the machine disturbs less).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from scipy import ndimage
+
+from radtag.ahead import read_ahead
+from radtag.calibration import Calibration
+from radtag.geometry import Grid
+from radtag.images import Image, read_all
+from radtag.models import build
+from radtag.tag import Tagger, tag_files
+from radtag.train.run import Run
+from radtag.train.settings import TrainSettings
+
+FINDINGS = tuple(f"finding {i:02}" for i in range(14))
+
+
+def write_images(folder: Path, count: int, side: int) -> list[Path]:
+    """Gray PNGs with the spatial frequencies, and the size on disk, of radiographs."""
+    random = np.random.default_rng(0)
+    files = []
+    for i in range(count):
+        coarse = ndimage.zoom(random.random((12, 12)), side / 12, order=3)[:side, :side]
+        fine = ndimage.gaussian_filter(random.normal(size=(side, side)), 2)
+        image = 120 * coarse + 40 * fine + random.normal(0, 1.5, (side, side)) + 40
+        files.append(folder / f"{i:04}.png")
+        PIL.Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(files[-1])
+    return files
+
+
+def make_run(folder: Path, files: list[Path]) -> Run:
+    """An untrained network in a run folder."""
+    torch.manual_seed(0)
+    settings = TrainSettings.model_validate(
+        {
+            "method": "pylon",
+            "size_px": 256,
+            "backbone": {"name": "tf_efficientnet_lite0", "weights": "none", "channels": 1},
+        }
+    )
+    model = build(settings.method, len(FINDINGS), settings.backbone, settings.options)
+    with torch.no_grad():  # or what an untrained network says would be much the same of every image
+        pixels = np.stack([np.asarray(PIL.Image.open(file).resize((256, 256))) for file in files[:8]])
+        model.train()(torch.from_numpy(pixels)[:, None].float() / 64 - 2)
+    grid = Grid.tiles((64, 64), (256, 256))
+    run = Run(folder, settings, FINDINGS, 0.5, 0.25, grid, Calibration.identity(len(FINDINGS)), {})
+    run.save(model.state_dict())
+    return run
+
+
+def one_positive_an_image(run: Run, files: list[Path]) -> Run:
+    """Thresholds at which one image of 14 is positive for a finding, and one of 7 has a mask."""
+    tagger = Tagger(run)
+    predictions = list(tagger.predict(image for file in files for image in read_all(file)))
+    score = np.quantile([one.scores for one in predictions], 1 - 1 / len(FINDINGS), axis=0)
+    cells = np.quantile([one.map_grid.max(axis=(1, 2)) for one in predictions], 1 - 2 / len(FINDINGS), axis=0)
+    plain = run.calibration
+    thresholds = {"score_threshold": tuple(map(float, score)), "mask_threshold": tuple(map(float, cells))}
+    return replace(run, calibration=replace(plain, **thresholds))
+
+
+def decode(file: Path) -> Iterator[Image]:
+    """All that reading ahead does but the network's preparation."""
+    yield from read_all(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--save", nargs="*", default=["maps", "masks", "overlays"])
+    options = parser.parse_args()
+    threads = min(8, os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = write_images(Path(scratch), options.images, options.side)
+        size = sum(file.stat().st_size for file in files) / len(files)
+        run = one_positive_an_image(make_run(Path(scratch) / "run", files), files)
+        tagger = Tagger(run)
+        model = run.build_model()
+        prepared = [tagger.prepare(image) for file in files[:16] for image in read_all(file)]
+        ratios = []
+        print(f"{len(files)} PNGs of {options.side} x {options.side}, {size / 1e3:.0f} kB each; {threads} threads,")
+        saved = " ".join(options.save) or "no pictures"
+        print(f"torch {torch.get_num_threads()}; batches of {tagger.batch_size}; {saved}")
+        print("          decode  forward  whole  ratio  positive findings an image")
+        for _ in range(options.rounds):
+            marks = [(time.perf_counter(), time.process_time())]
+            for _ in read_ahead(files, decode, threads=threads, ahead=tagger.batch_size + threads):
+                pass
+            marks.append((time.perf_counter(), time.process_time()))
+            left = iter(range(len(files)))
+            with torch.inference_mode():
+                while batch := list(islice(left, tagger.batch_size)):
+                    pixels = np.stack([prepared[i % len(prepared)].inputs[0][0] for i in batch])
+                    model(run.normalise(torch.from_numpy(pixels)))
+            marks.append((time.perf_counter(), time.process_time()))
+            out = Path(scratch) / "out"
+            summary = tag_files(tagger, files, out, save=options.save, threads=threads)
+            marks.append((time.perf_counter(), time.process_time()))
+            shutil.rmtree(out)
+            positive = sum(summary.positives.values()) / summary.images
+            ratios.append([])
+            for name, at in (("seconds", 0), ("cpu", 1)):
+                parts = [later[at] - earlier[at] for earlier, later in pairwise(marks)]
+                ratios[-1].append(parts[2] / (parts[0] + parts[1]))
+                print(f"{name:8}" + "".join(f"{part:8.2f}" for part in parts), f"{ratios[-1][-1]:6.2f} {positive:6.2f}")
+        wall, cpu = np.median(ratios, axis=0)
+        print(f"ratio {wall:.2f}; of processor time {cpu:.2f}")
+
+
+if __name__ == "__main__":
+    main()
