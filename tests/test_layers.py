@@ -10,8 +10,9 @@ import pytest
 
 
 def test_the_contracts_are_kept(root: Path):
+    script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"],
+        [sys.executable, "-c", script, "--no-cache"],
         cwd=root,
         capture_output=True,
         text=True,

@@ -1,0 +1,69 @@
+"""Draws docs/images from a finished demonstration: `radtag demo --out demo`, then `python docs/draw_images.py demo`.
+
+The images are drawn radiographs. They are the first held-out ones of each finding, whatever the maps show on them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import radtag
+from radtag import draw
+from radtag.data.sources import open_source
+from radtag.data.table import Dataset, Record
+from radtag.images import read_mask
+from radtag.tag import Tagger
+
+SHOWN = ("consolidation", "pneumothorax", "cardiomegaly")
+METHODS = ("cam", "pylon")
+SCALE = 2
+
+
+def main(demo: Path) -> None:
+    """Two sheets: a row per finding, and healthy images."""
+    data = next(demo.glob("phantoms-*"))
+    dataset = open_source(f"csv:{data}", only=["test"])
+    taggers = {method: radtag.load(demo / "runs" / method, device="cpu") for method in METHODS}
+    images = Path(__file__).parent / "images"
+    images.mkdir(exist_ok=True)
+    chosen = [(first(dataset, finding), finding) for finding in SHOWN]
+    write(images / "cam_and_pylon.png", chosen, taggers)
+    healthy = [record for record in dataset.records if not any(record.labels)][:2]
+    write(images / "healthy.png", [(record, "consolidation") for record in healthy], taggers)
+
+
+def first(dataset: Dataset, finding: str) -> Record:
+    """The first image that has this finding and no other."""
+    at = dataset.findings.index(finding)
+    return next(record for record in dataset.records if record.labels[at] == 1 and sum(record.labels) == 1)
+
+
+def write(path: Path, chosen: list[tuple[Record, str]], taggers: dict[str, Tagger]) -> None:
+    """The image with its true outline, then every method's map with its mask, boxes and peak."""
+    cells = []
+    for record, finding in chosen:
+        pixels = radtag.read(record.path).pixels
+        truth = read_mask(record.masks[finding]) if finding in record.masks else np.zeros(pixels.shape, dtype=bool)
+        shown = draw.outline(large(draw.gray(pixels)), large(truth), colour=draw.TRUE)
+        cells.append(draw.labelled(shown, [f"truth: {finding}" if truth.any() else "truth: healthy"]))
+        for method, tagger in taggers.items():
+            tag = next(tag for tag in tagger.tag(record.path) if tag.finding == finding)
+            over = large(draw.overlay(pixels, tag.map))
+            over = draw.outline(over, large(tag.mask))
+            over = draw.outline(over, large(truth), colour=draw.TRUE)
+            peak = (tag.peak_xy[0] * SCALE, tag.peak_xy[1] * SCALE)
+            over = draw.boxes(over, peak_xy=peak) if tag.positive else over
+            cells.append(draw.labelled(over, [f"{method.upper()}: {finding} {tag.score:.2f}"]))
+    draw.write_picture(path, draw.sheet(cells, columns=1 + len(taggers)))
+
+
+def large(array: np.ndarray) -> np.ndarray:
+    """Every pixel as a square of pixels."""
+    return np.repeat(np.repeat(array, SCALE, axis=0), SCALE, axis=1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
