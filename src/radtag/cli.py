@@ -178,11 +178,29 @@ def data_plant(
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            "--kind", metavar="KIND", help="nodule, consolidation, effusion or pneumothorax; repeat. Default: all."
+            "--kind",
+            metavar="KIND",
+            help="nodule, consolidation, effusion, pneumothorax, mass or atelectasis; repeat. Default: the first four.",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", metavar="KIND=FINDING", help="Call a kind so in the table, FINDING+FINDING for several; repeat."
+        ),
+    ] = None,
+    unsure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unsure", metavar="KIND=FINDING", help="A finding that is unknown where this kind is painted; repeat."
         ),
     ] = None,
     normal: Annotated[
         str | None, typer.Option("--normal", metavar="FINDING", help="The finding that means healthy.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="SPLIT", help="Use this split's images alone, as train; repeat for several."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use at most so many healthy images.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which images, which lesions, where and how.")] = 0,
@@ -197,10 +215,20 @@ def data_plant(
     Example: radtag data plant folder:chest --out planted --share 0.5
     """
     from radtag.data.plant import DEFAULT_KINDS, plant
-    from radtag.data.sources import load, without_missing
+    from radtag.data.sources import load, open_source, without_missing
 
-    dataset, _ = without_missing(load(source))
-    table = plant(dataset, out, share=share, kinds=kind or DEFAULT_KINDS, seed=seed, normal=normal, limit=limit)
+    dataset = open_source(source, only=only) if only else without_missing(load(source))[0]
+    table = plant(
+        dataset,
+        out,
+        share=share,
+        kinds=kind or DEFAULT_KINDS,
+        names=_findings_of(name or [], "--name"),
+        unsure=_findings_of(unsure or [], "--unsure"),
+        seed=seed,
+        normal=normal,
+        limit=limit,
+    )
     about = json.loads((table.parent / "about.json").read_text(encoding="utf-8"))
     lines = [f"{about['written']} images, {about['planted']} of them with lesions -> {table}"]
     if about["left_out"]:
@@ -238,6 +266,14 @@ def train(
         typer.Option("--start-from", metavar="RUN", help="Begin with the weights of this run, where they fit."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything random in training.")] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="SOURCE",
+            help="Train on these images too; findings they do not label are unknown in them. Repeat it for several.",
+        ),
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -277,6 +313,8 @@ def train(
     changes = _nested({key: value for key, value in flags.items() if value is not None}, setting or [])
     settings = settings_from(preset, **{**changes, "method": method})
     dataset = open_source(source, splits=splits, seed=split_seed, findings=finding)
+    for further in also or []:
+        dataset = dataset.join(open_source(further, seed=split_seed))
     console = _console()
     for note in dataset.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
@@ -523,6 +561,17 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _findings_of(texts: Sequence[str], option: str) -> dict[str, list[str]]:
+    """KIND=FINDING+FINDING, several times -> kind -> findings."""
+    named: dict[str, list[str]] = {}
+    for text in texts:
+        kind, equals, findings = text.partition("=")
+        if not (kind and equals and findings):
+            raise BadSetting(f"{option} {text}: write KIND=FINDING, or KIND=FINDING+FINDING.")
+        named.setdefault(kind, []).extend(findings.split("+"))
+    return named
 
 
 def _thresholds(texts: Sequence[str] | None) -> float | dict[str, float] | None:

@@ -14,6 +14,9 @@ Kinds, with the ranges values are drawn from (evenly):
 - nodule: one to three round shadows anywhere in the lungs; radius 0.030-0.065 widths, peak +0.40-0.75 spans.
 - consolidation: a mottled patch, cut off by the edge of its lung, in one lung or (1 in 4) each; half-axes
   0.12-0.26 widths, peak +0.40-0.80 spans, thinner towards the sides of the lung.
+- mass: one large round or lobed shadow; radius 0.075-0.150 widths, peak +0.45-0.85 spans.
+- atelectasis: one to three thin tilted plates in the lower two thirds of a lung; 0.20-0.50 widths long,
+  0.012-0.040 thick, +0.25-0.60 spans.
 - effusion: fluid at the bottom of a lung, or (1 in 4) both, rising along the wall; 0.14-0.45 lung heights deep,
   60-95 % of the way to the brightness of soft tissue where it is deepest.
 - pneumothorax: air between the wall and a lung that shrank to 0.62-0.84; -0.18 to -0.42 spans, and a line of +0.22 on
@@ -138,20 +141,42 @@ def paint(
 
 def nodule(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
     """One to three round shadows with slightly uneven edges, nearly wholly within a lung."""
+    count = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
+    return _round_shadows(
+        rng, image, anatomy, count, radius_widths=(0.030, 0.065), peak_spans=(0.40, 0.75), uneven=0.12
+    )
+
+
+def mass(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+    """One large shadow, round or lobed."""
+    return _round_shadows(rng, image, anatomy, 1, radius_widths=(0.075, 0.150), peak_spans=(0.45, 0.85), uneven=0.30)
+
+
+def _round_shadows(
+    rng: np.random.Generator,
+    image: FloatImage,
+    anatomy: Anatomy,
+    count: int,
+    *,
+    radius_widths: tuple[float, float],
+    peak_spans: tuple[float, float],
+    uneven: float,
+) -> tuple[FloatImage, Mask]:
+    """``count`` shadows whose edge is off a circle by up to ``uneven`` radii."""
     mask = np.zeros(image.shape, dtype=bool)
     change = np.zeros(image.shape, dtype=np.float32)
-    for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
-        radius = max(rng.uniform(0.030, 0.065) * anatomy.width_px, 2.0)
+    for _ in range(count):
+        radius = max(rng.uniform(*radius_widths) * anatomy.width_px, 2.0)
         centre = _place(rng, anatomy, 0.85 * radius, mask)
         if centre is None:
             continue
-        box = _around(centre, 1.35 * radius, image.shape)
+        box = _around(centre, (1.1 + 2.1 * uneven) * radius, image.shape)
         across, down = _offsets(box, centre, radius)
         angle = np.arctan2(down, across)
-        edge = 1 + sum(rng.uniform(-0.12, 0.12) / k * np.cos(k * angle + rng.uniform(0, 6.28)) for k in (2, 3, 5))
+        edge = 1 + sum(rng.uniform(-uneven, uneven) / k * np.cos(k * angle + rng.uniform(0, 6.28)) for k in (2, 3, 5))
         inside = 1 - (across**2 + down**2) / edge**2  # 1 in the centre, 0 at the edge
         profile = np.clip(inside, 0, 1) ** 0.85
-        peak = rng.uniform(0.40, 0.75) * anatomy.span
+        peak = rng.uniform(*peak_spans) * anatomy.span
         mask[box] |= inside > 0
         np.maximum(change[box], _from_edge(profile, peak, 0.12), out=change[box], where=inside > 0)
     return _apply(image, change, mask)
@@ -245,8 +270,37 @@ def pneumothorax(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) 
     return _apply(image, change, mask)
 
 
+def atelectasis(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+    """One to three thin plates, tilted and slightly bent, in the lower two thirds of a lung: collapsed subsegments."""
+    mask = np.zeros(image.shape, dtype=bool)
+    change = np.zeros(image.shape, dtype=np.float32)
+    lung = anatomy.lungs[int(rng.integers(len(anatomy.lungs)))]
+    rows, cols = np.nonzero(lung)
+    low = rows > rows.min() + (rows.max() - rows.min()) / 3
+    rows, cols = rows[low], cols[low]
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.integers(len(rows)))
+        centre = (float(rows[at]), float(cols[at]))
+        half_length = rng.uniform(0.10, 0.25) * anatomy.width_px
+        half_thick = max(rng.uniform(0.006, 0.020) * anatomy.width_px, 1.0)
+        box = _around(centre, 1.3 * half_length, image.shape)
+        across, down = _offsets(box, centre, 1.0)
+        turn = rng.uniform(-0.6, 0.6)
+        along = (across * np.cos(turn) + down * np.sin(turn)) / half_length
+        bend = rng.uniform(-1.5, 1.5) * half_thick * along**2
+        beside = (down * np.cos(turn) - across * np.sin(turn) - bend) / half_thick
+        inside = 1 - along**2 - beside**2
+        here = (inside > 0) & lung[box]
+        peak = rng.uniform(0.25, 0.60) * anatomy.span
+        mask[box] |= here
+        np.maximum(change[box], _from_edge(np.clip(inside, 0, 1), peak, 0.2), out=change[box], where=here)
+    return _apply(image, change, mask)
+
+
 KINDS: Mapping[str, Painter] = {
     "nodule": nodule,
+    "mass": mass,
+    "atelectasis": atelectasis,
     "consolidation": consolidation,
     "effusion": effusion,
     "pneumothorax": pneumothorax,

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -100,6 +100,8 @@ def plant(
     *,
     share: float = 0.5,
     kinds: Sequence[str] = DEFAULT_KINDS,
+    names: Mapping[str, Sequence[str]] | None = None,
+    unsure: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
     normal: str | None = None,
     limit: int | None = None,
@@ -122,6 +124,9 @@ def plant(
         out: a folder that does not exist yet, or is empty. It appears when all is written, not before.
         share: of the images of each split that get lesions, above 0, below 1.
         kinds: of lesion, in the order of their columns; each about as often as the others.
+        names: kind -> the findings it counts as, in place of its own name; for a set that is trained on beside one
+            whose findings are called otherwise (``{"consolidation": ["Pneumonia", "Infiltration"]}``).
+        unsure: kind -> findings it may or may not be called by those who label; unknown where it is painted.
         seed: which images, which kinds, where and how.
         normal: the finding that means healthy.
         limit: use at most so many healthy images, drawn with the seed.
@@ -143,6 +148,12 @@ def plant(
             raise BadSetting(f"plant: no lesion {kind!r}. Use some of {', '.join(KINDS)}.")
     if not kinds or len(set(kinds)) != len(kinds):
         raise BadSetting(f"plant: kinds {list(kinds)} name none, or one twice. Use some of {', '.join(KINDS)}.")
+    called = {kind: tuple((names or {}).get(kind, (kind,))) for kind in kinds}
+    doubted = {kind: tuple((unsure or {}).get(kind, ())) for kind in kinds}
+    for kind in (*(names or {}), *(unsure or {})):
+        if kind not in kinds:
+            raise BadSetting(f"plant: {kind!r} is named but not painted. Painted are {', '.join(kinds)}.")
+    findings = tuple(dict.fromkeys(name for kind in kinds for name in (*called[kind], *doubted[kind])))
     if limit is not None and limit < 2:
         raise BadSetting(f"plant: limit {limit} is too few to plant lesions in some. Use a number from 2.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -158,13 +169,13 @@ def plant(
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    for folder in ("images", "lungs", *(f"masks/{kind}" for kind in kinds)):
+    for folder in ("images", "lungs", *(f"masks/{finding}" for finding in findings)):
         (partial / folder).mkdir(parents=True)
     try:
         outcomes = []
         with ThreadPoolExecutor(workers) as pool, progress_bar(len(chosen), "planting lesions", progress) as advance:
             jobs = [
-                pool.submit(_plant_one, record, names[record.image], plan[record.image], kinds, seed, partial)
+                pool.submit(_plant_one, record, names[record.image], plan[record.image], called, doubted, seed, partial)
                 for record in chosen.records
             ]
             for job in jobs:
@@ -182,7 +193,7 @@ def plant(
                 f"{dataset.name}: {len(left_out)} of {len(chosen)} healthy images cannot be planted; {first['image']}: "
                 f"{first['cause']}. Give lung masks, or use upright frontal chest X-rays."
             )
-        columns = ["image", "patient", "split", *kinds, "lungs", *(f"mask:{kind}" for kind in kinds)]
+        columns = ["image", "patient", "split", *findings, "lungs", *(f"mask:{finding}" for finding in findings)]
         write_tables(
             partial,
             [*columns, "attr:original", "attr:lungs"],
@@ -196,10 +207,12 @@ def plant(
             "seed": seed,
             "share": share,
             "kinds": list(kinds),
+            "names": {kind: list(called[kind]) for kind in kinds},
+            "unsure": {kind: list(doubted[kind]) for kind in kinds if doubted[kind]},
             "healthy_images": len(chosen),
             "written": len(rows),
-            "planted": sum(any(row[kind] for kind in kinds) for row in rows),
-            "images_with": {kind: sum(int(str(row[kind])) for row in rows) for kind in kinds},
+            "planted": sum(any(row[finding] == 1 for finding in findings) for row in rows),
+            "images_with": {finding: sum(row[finding] == 1 for row in rows) for finding in findings},
             "splits": dict(Counter(str(row["split"]) for row in rows)),
             "lungs": dict(Counter(str(row["attr:lungs"]) for row in rows)),
             "left_out": left_out,
@@ -215,8 +228,10 @@ def plant(
 
 
 def _with_splits(dataset: Dataset, seed: int) -> Dataset:
-    """The source's own splits if some images are for scoring, else new ones; no image is left without one."""
+    """The source's own splits if some images are for scoring, or all for training; else new ones. None is left out."""
     own = {record.split for record in dataset.records}
+    if own == {"train"}:
+        return dataset
     if "test" in own:
         dataset = replace(dataset, records=tuple(record for record in dataset.records if record.split))
     else:
@@ -241,7 +256,7 @@ def _plan(dataset: Dataset, share: float, kinds: Sequence[str], seed: int) -> di
     return plan
 
 
-_PAINTING_ORDER = ("pneumothorax", "effusion", "consolidation", "nodule")
+_PAINTING_ORDER = ("pneumothorax", "effusion", "consolidation", "atelectasis", "mass", "nodule")
 
 
 def _file_names(dataset: Dataset) -> dict[str, str]:
@@ -258,7 +273,13 @@ def _file_names(dataset: Dataset) -> dict[str, str]:
 
 
 def _plant_one(
-    record: Record, name: str, planned: tuple[str, ...], kinds: Sequence[str], seed: int, folder: Path
+    record: Record,
+    name: str,
+    planned: tuple[str, ...],
+    called: Mapping[str, tuple[str, ...]],
+    doubted: Mapping[str, tuple[str, ...]],
+    seed: int,
+    folder: Path,
 ) -> _Outcome:
     """Decodes, paints and writes one image; every image goes the same way, planned lesions or none."""
     from radtag.images import read, read_mask
@@ -273,21 +294,27 @@ def _plant_one(
     if lungs is None or anatomy is None:
         return _Outcome(None, [], "its lung mask is empty" if given is not None else "no lungs were found in it")
     key = int.from_bytes(hashlib.blake2b(record.image.encode(), digest_size=8).digest(), "big")
-    painted, masks = lesions.paint(np.random.default_rng((seed, 3, key)), pixels, anatomy, planned)
+    painted, painted_masks = lesions.paint(np.random.default_rng((seed, 3, key)), pixels, anatomy, planned)
+    masks: dict[str, Mask] = {}
+    for kind, mask in painted_masks.items():
+        for finding in called[kind]:
+            masks[finding] = masks[finding] | mask if finding in masks else mask
+    in_doubt = {finding for kind in painted_masks for finding in doubted[kind]}
+    findings = dict.fromkeys(name for kind in called for name in (*called[kind], *doubted[kind]))
 
     levels, depth = _depth(pixels)
     image = f"images/{name}.png"
     row: dict[str, object] = {"image": image, "patient": record.patient, "split": record.split}
-    row |= {kind: int(kind in masks) for kind in kinds}
+    row |= {finding: 1 if finding in masks else "" if finding in in_doubt else 0 for finding in findings}
     row |= {"lungs": f"lungs/{name}.png", "attr:original": record.image}
     row["attr:lungs"] = "given" if given is not None else "estimated"
     Pillow.fromarray(np.rint(painted.astype(np.float64) * levels).astype(depth)).save(folder / image, compress_level=1)
     Pillow.fromarray(lungs).save(folder / str(row["lungs"]))
     boxes = []
-    for kind, mask in masks.items():
-        row[f"mask:{kind}"] = f"masks/{kind}/{name}.png"
-        Pillow.fromarray(mask).save(folder / f"masks/{kind}/{name}.png")
-        boxes += [(image, kind, *box) for box in boxes_of(mask)]
+    for finding, mask in masks.items():
+        row[f"mask:{finding}"] = f"masks/{finding}/{name}.png"
+        Pillow.fromarray(mask).save(folder / f"masks/{finding}/{name}.png")
+        boxes += [(image, finding, *box) for box in boxes_of(mask)]
     return _Outcome(row, boxes, "")
 
 

@@ -124,6 +124,36 @@ class Dataset:
         records = tuple(replace(record, split=split_of.get(record.image, "")) for record in self.records)
         return replace(self, records=records, notes=(*self.notes, note))
 
+    def join(self, other: Dataset) -> Dataset:
+        """These images and, as further training images, those of another set; what that one does not know is unknown.
+
+        The findings, and the images that choose and score, stay this set's: of ``other`` all that is not its test split
+        is taken, with the labels of the findings that both name.
+
+        Raises:
+            BadData: no finding in common.
+        """
+        shared = [name for name in self.findings if name in other.findings]
+        if not shared:
+            raise BadData(
+                f"{other.name} shares no finding with {self.name}: it has {', '.join(other.findings)}; "
+                f"wanted are {', '.join(self.findings)}. Rename its columns."
+            )
+        at = [other.findings.index(name) if name in shared else -1 for name in self.findings]
+        added = tuple(
+            replace(
+                record,
+                image=record.path.as_posix(),  # names may be the same in both sets, files are not
+                patient=f"{other.name}:{record.patient}" if record.patient else "",
+                split="train",
+                labels=tuple(record.labels[i] if i >= 0 else float("nan") for i in at),
+            )
+            for record in other.records
+            if record.split != "test"
+        )
+        note = f"joined by {len(added)} training images of {other.name}, labelled for {', '.join(shared)}"
+        return replace(self, records=(*self.records, *added), notes=(*self.notes, note))
+
     def with_findings(self, findings: Iterable[str]) -> Dataset:
         """The same images with these findings, in this order.
 
