@@ -217,6 +217,7 @@ def test_words_for_numbers() -> None:
     assert figure(0.12345) == "0.123"
     assert (figure(0.00123, "%"), figure(0.5, "%")) == ("0.12 %", "50.0 %")
     assert (figure(-0.25, "±"), figure(-0.0001, "±"), figure(0.5, "±")) == ("−0.250", "0.000", "+0.500")
+    assert (figure(-0.0012, "±%"), figure(0.00001, "±%")) == ("−0.12", "0.00")
     assert span(-0.1, 0.2, "±") == "−0.100 to +0.200"
     assert span(0.01, 0.2, "%") == "1.00–20.0 %"
     assert thousands(1234567) == "1\u2009234\u2009567"

@@ -23,7 +23,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -98,17 +98,19 @@ def evaluate(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
 
-    rows: list[dict[str, Any]] = []
     scorer = _Scorer(tagger, findings)
     bad: dict[str, str] = {}
-    for done, (record, patient, prediction) in enumerate(predictions(tagger, dataset, bad), start=1):
-        rows += scorer.score(record, patient, prediction)
-        if progress is not None:
-            progress(done + len(bad), len(dataset))
-    if not rows:
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for done, (record, patient, prediction) in enumerate(predictions(tagger, dataset, bad), start=1):
+            yield from scorer.score(record, patient, prediction)
+            if progress is not None:
+                progress(done + len(bad), len(dataset))
+
+    table = PairTable.of(rows())
+    if not len(table):
         first = next(iter(bad.values()), "")
         raise BadData(f"{dataset.name}: none of its {len(dataset)} images can be read. The first: {first}")
-    table = PairTable.of(rows)
     pixels = PixelCounts.of(scorer.pixels, list(scorer.patients)) if scorer.outlined else None
     result = {
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
@@ -414,7 +416,11 @@ def _about(
         "unreadable": dict(bad),
         "seed": seed,
         "bootstraps": bootstraps,
-        "tagging": {key: value for key, value in getattr(tagger, "settings", {}).items() if key != "findings"},
+        "tagging": {
+            key: dict(zip(tagger.findings, value, strict=True)) if isinstance(value, list) else value
+            for key, value in getattr(tagger, "settings", {}).items()
+            if key != "findings"
+        },
         "versions": _versions(),
         "hardware": _hardware(getattr(tagger, "device", "cpu")),
         "minutes": 0.0,

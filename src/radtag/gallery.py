@@ -32,6 +32,8 @@ DARK_CASES = 4
 ALARM_CASES = 6
 MOST_FINDINGS = 20
 """Findings with pictures in a report; the numbers are of all."""
+PICTURES_BYTES = 3_400_000
+"""Of all pictures of a report together, which is a third more in the page: pages under 5 MB can be sent by mail."""
 BY_SIZE = {"Small": 0.15, "Middle": 0.5, "Large": 0.85}
 """Lesions kept for comparisons: at these shares of a finding's lesions, sorted by size."""
 
@@ -180,6 +182,8 @@ def choose_and_draw(tagger: Predictor, dataset: Dataset, table: PairTable) -> tu
         want("dark", i * len(findings) + highest, "Healthy")
 
     chosen = [i for i, record in enumerate(dataset.records) if record.image in wanted]
+    on_page = sum(where != "fixed" for places in wanted.values() for where, _, _ in places)
+    most_bytes = PICTURES_BYTES // max(2 * on_page, 60)
     made: dict[tuple[str, int], tuple[str, Picture, Picture, str]] = {}
     for record, _, prediction in predictions(tagger, dataset, {}, only=chosen):
         tags = tagger.tags(prediction, record.image)
@@ -189,7 +193,7 @@ def choose_and_draw(tagger: Predictor, dataset: Dataset, table: PairTable) -> tu
             truth = None
             if table["located"][pair] == 1:
                 truth = truth_of(record, finding, prediction.image.size_rc)
-            plain, over = _draw(prediction.image, tag, truth, side)
+            plain, over = _draw(prediction.image, tag, truth, side, most_bytes)
             made[where, pair] = (rank, plain, over, _caption(table, pair, column))
 
     def cases(where: str) -> list[tuple[int, Case]]:
@@ -258,7 +262,7 @@ def pooled_gallery(fixed: Sequence[FixedCase]) -> Gallery:
     )
 
 
-def _draw(image: Image, tag: Tag, truth: Truth | None, side: int) -> tuple[Picture, Picture]:
+def _draw(image: Image, tag: Tag, truth: Truth | None, side: int, most_bytes: int) -> tuple[Picture, Picture]:
     """The image as it came, and the map over it with the proposed mask's outline and the truth."""
     rows, cols = image.size_rc
     factor = side / max(rows, cols)
@@ -272,12 +276,21 @@ def _draw(image: Image, tag: Tag, truth: Truth | None, side: int) -> tuple[Pictu
     elif truth is not None:
         scale = np.array([size_rc[1] / cols, size_rc[0] / rows] * 2)
         over = draw.boxes(over, true_xyxy=truth.boxes_xyxy * scale)
-    known = "" if truth is None else ", with the place a person drew"
+    known = "" if truth is None else ", with the true place"
     name = f"{tag.finding}, {tag.image}"
     return (
-        Picture(draw.encode_picture(draw.gray(pixels)), size_rc[1], size_rc[0], f"{name}: the image as it came"),
-        Picture(draw.encode_picture(over), size_rc[1], size_rc[0], f"{name}: the map over the image{known}"),
+        _encoded(draw.gray(pixels), most_bytes, f"{name}: the image as it came"),
+        _encoded(over, most_bytes, f"{name}: the map over the image{known}"),
     )
+
+
+def _encoded(picture: NDArray[np.uint8], most_bytes: int, alt: str) -> Picture:
+    """As JPEG, made smaller until it is small enough: noise takes far more bytes than a radiograph."""
+    data = draw.encode_picture(picture)
+    while len(data) > most_bytes and max(picture.shape[:2]) > 96:
+        picture = draw.reduced(picture, int(0.85 * max(picture.shape[:2])))
+        data = draw.encode_picture(picture)
+    return Picture(data, picture.shape[1], picture.shape[0], alt)
 
 
 def _resampled(values: NDArray[np.float32], size_rc: tuple[int, int]) -> NDArray[np.float32]:

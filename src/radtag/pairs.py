@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,21 +146,23 @@ class PairTable:
             BadData: no such file, a column is missing, or a cell is no number.
         """
         if not path.is_file():
-            raise BadData(f"{path} does not exist. Give the folder that `radtag evaluate` wrote with --out.")
+            raise BadData(f"{path} does not exist. Give the folder that radtag evaluate wrote with --out.")
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
-                raise BadData(f"{path} has no column {missing[0]!r}. Write it again with `radtag evaluate`.")
-            rows = []
-            for line, row in enumerate(reader, start=2):
-                try:
-                    numbers = {name: float(row[name]) if row[name] else float("nan") for name in NUMBERS}
-                    boxes = tuple(float(one) for one in row["box_iou"].split(";") if one)
-                except ValueError as error:
-                    raise BadData(f"{path}, line {line}: {error}. Write it again with `radtag evaluate`.") from error
-                rows.append({**{name: row[name] for name in TEXT}, **numbers, "box_iou": boxes})
-        return cls.of(rows)
+                raise BadData(f"{path} has no column {missing[0]!r}. Write it again with radtag evaluate.")
+            return cls.of(_rows(path, reader))
+
+
+def _rows(path: Path, reader: Iterable[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+    for line, row in enumerate(reader, start=2):
+        try:
+            numbers = {name: float(row[name]) if row[name] else float("nan") for name in NUMBERS}
+            boxes = tuple(float(one) for one in row["box_iou"].split(";") if one)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BadData(f"{path}, line {line}: {error}. Write it again with radtag evaluate.") from error
+        yield {**{name: row[name] for name in TEXT}, **numbers, "box_iou": boxes}
 
 
 def _cell(value: float) -> str:

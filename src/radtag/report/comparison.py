@@ -16,6 +16,7 @@ from radtag.report.page import (
     defined_rows,
     environment,
     facts,
+    figure,
     interval_text,
     is_defined,
     replace_text,
@@ -25,7 +26,7 @@ from radtag.report.page import (
 )
 from radtag.report.plots import differences
 
-HEADLINES = ("auroc", "average_precision", "pointing", "iobb_0.25", "box_0.5", "poi_matched", "dice", "healthy_marked")
+HEADLINES = ("auroc", "pointing", "iobb_0.25", "box_0.5", "poi_matched", "dice", "healthy_marked")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,10 @@ def _differences(name: str, first: str, apart: Mapping[str, Any], total: str) ->
                 f"{name} − {first}",
             )
         ),
-        "columns": [{"title": one.title} for one in columns],
+        "columns": [
+            {"title": one.title + (", % points" if unit_of(one.key) else ""), "unit": f"±{unit_of(one.key)}"}
+            for one in columns
+        ],
         "rows": [
             {
                 "name": finding,
@@ -181,7 +185,8 @@ def _lede(names: Sequence[str], apart: Sequence[Mapping[str, Any]], total: str) 
             assert entry is not None
             definition = next(d for d in DEFINITIONS if d.key == key)
             gain = (entry["value"] > 0) == (definition.better == "higher")
-            size = f"{entry['value']:+.3f}".replace("-", "−")
+            unit = unit_of(key)
+            size = figure(entry["value"], f"±{unit}") + (" % points" if unit else "")
             (better if gain else worse).append(f"{definition.title} ({size})")
         if better:
             words.append(f"{name} is ahead of {names[0]} in {', '.join(better)}.")

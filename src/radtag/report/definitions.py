@@ -60,7 +60,7 @@ QUESTIONS: dict[Group, tuple[str, str]] = {
     ),
     "masks": (
         "Does the map outline the lesion?",
-        "The map and its mask against outlines drawn by people, pixel by pixel.",
+        "The map and its mask against the true outlines, pixel by pixel.",
     ),
     "healthy": (
         "Does a healthy image stay dark?",

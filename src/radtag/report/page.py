@@ -91,7 +91,12 @@ class Curve:
 
 
 def figure(value: float | None, unit: str = "") -> str:
-    """A number as the tables print it: three decimals, a percentage where ``unit`` is "%", signed where it is "±"."""
+    """A number as the tables print it.
+
+    Args:
+        value: a share, mostly; None = undefined.
+        unit: "" gives three decimals, "%" a percentage, "±" a signed difference, "±%" one in percentage points.
+    """
     if value is None:
         return "–"
     return f"{_digits(value, unit)} %" if unit == "%" else _digits(value, unit)
@@ -99,7 +104,7 @@ def figure(value: float | None, unit: str = "") -> str:
 
 def span(low: float, high: float, unit: str = "") -> str:
     """An interval as the tables print it."""
-    if unit == "±":
+    if unit.startswith("±"):
         return f"{_digits(low, unit)} to {_digits(high, unit)}"
     return f"{_digits(low, unit)}–{_digits(high, unit)}" + (" %" if unit == "%" else "")
 
@@ -107,9 +112,9 @@ def span(low: float, high: float, unit: str = "") -> str:
 def _digits(value: float, unit: str) -> str:
     if unit == "%":
         return f"{100 * value:.1f}" if value >= 0.1 else f"{100 * value:.2f}"
-    if unit == "±":
-        text = f"{value:+.3f}"
-        return "0.000" if float(text) == 0 else text.replace("-", "−")
+    if unit.startswith("±"):
+        text = f"{100 * value:+.2f}" if unit == "±%" else f"{value:+.3f}"
+        return text[1:] if float(text) == 0 else text.replace("-", "−")
     return f"{value:.3f}"
 
 
@@ -386,7 +391,9 @@ def facts(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             else:
                 rows += facts(value, f"{name} · ")
         elif isinstance(value, list | tuple):
-            rows.append((name, ", ".join(_word(one) for one in value) or "none"))
+            words = [_word(one) for one in value]
+            sentences = any(word.endswith(".") for word in words)
+            rows.append((name, ("; " if sentences else ", ").join(word.rstrip(".") for word in words) or "none"))
         else:
             rows.append((name, _word(value)))
     return rows
