@@ -14,7 +14,7 @@ def made(images: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.n
     random = np.random.default_rng(seed)
     labels = (random.random((images, 2)) < [0.5, 0.1]).astype(np.float64)
     maps = random.normal(-4, 1, size=(images, 2, 5, 7)).astype(np.float32)
-    maps[:, :, 2, 3] += 3 * labels.astype(np.float32)
+    maps[:, :, 2, 3] += 4.5 * labels.astype(np.float32)
     return maps.max(axis=(2, 3)), maps, labels
 
 
@@ -66,11 +66,25 @@ def test_a_map_reads_as_the_score_of_an_image_with_this_strongest_cell():
 def test_mask_threshold_is_the_smallest_that_keeps_healthy_images_clear():
     logits, maps, labels = made()
     fitted = Calibration.fit(logits, maps, labels, healthy_share=0.01)
+    assert fitted.notes == ()
     for i in range(2):
         healthy = fitted.maps(maps)[labels[:, i] == 0, i].ravel()
         assert (healthy > fitted.mask_threshold[i]).mean() <= 0.01
         next_lower = healthy[healthy < fitted.mask_threshold[i]].max()
         assert (healthy > next_lower).mean() > 0.01
+
+
+def test_a_weak_classifier_does_not_leave_positive_images_empty():
+    _, maps, labels = made()
+    maps[:, 0] = np.random.default_rng(1).normal(-4, 1, size=maps[:, 0].shape)
+    maps[:, 0, 2, 3] += 1.5 * labels[:, 0].astype(np.float32)
+    fitted = Calibration.fit(maps.max(axis=(2, 3)), maps, labels, healthy_share=0.0005, findings=("Mass", "Hernia"))
+    scores = fitted.scores(maps.max(axis=(2, 3)))
+    inside = fitted.maps(maps) > np.array(fitted.mask_threshold)[:, None, None]
+    # The image's logit is the strongest cell: positive images have a mask, negative ones have none.
+    np.testing.assert_array_equal(inside[:, 0].any(axis=(1, 2)), scores[:, 0] >= fitted.score_threshold[0])
+    (note,) = [note for note in fitted.notes if note.startswith("Mass")]
+    assert "of healthy validation images, not 0.05%" in note
 
 
 def test_smallest_level_by_hand():

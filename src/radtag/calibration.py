@@ -18,7 +18,11 @@ Weng 2007).
 logits) between the scores it separates. J and not F1, because J does not move with the prevalence, and a run is
 used where findings are rarer or more frequent than in its validation images.
 ``mask_threshold``: the smallest value that at most ``healthy_share`` of the cells of the images negative for the
-finding exceed.
+finding exceed; but no higher than the value that best tells positive images by their strongest cell (Youden's J again).
+Without this bound a weak classifier keeps its masks clear of healthy images by leaving most positive ones empty: on
+952 training images of ChestX-ray14 (128 px, mean test AUROC .7) 81 % of the annotated test pairs without the bound, and
+46 % with it, where the strongest cell itself misses them; 5 % of the healthy images' area is covered then, not 0.5 %.
+``notes`` say for which findings it was so.
 
 Numpy only: usable on anybody's logits.
 """
@@ -144,6 +148,12 @@ class Calibration:
             else:
                 cells = map_logits[np.flatnonzero(known)[~positive], i].ravel().astype(np.float32)
                 level = smallest_level(cells, healthy_share)
+                if found > 0 and map_rises and level > (bound := np.float32(youden_threshold(peaks, positive))):
+                    level = bound
+                    notes.append(
+                        f"{name}: its masks cover {(cells > level).mean():.2%} of healthy validation images, not"
+                        f" {healthy_share:.2%}, or they would leave out most positive ones"
+                    )
                 mask_threshold = float(_sigmoid(np.float32(map_fit[0]) * level + np.float32(map_fit[1])))
             rows.append((*score_fit, *map_fit, score_threshold, mask_threshold))
         columns = zip(*rows, strict=True) if rows else ((),) * 6
