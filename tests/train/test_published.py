@@ -46,6 +46,8 @@ def state(shapes) -> dict[str, Tensor]:
         elif len(shape) == 4:
             fan_in = shape[1] * shape[2] * shape[3]
             tensors[name] = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
+            if "segmentation_head" in name:
+                tensors[name] *= 0.05  # logits of the size of logits, so that 1e-5 is a tolerance of rounding alone
         elif name.endswith("running_var"):
             tensors[name] = torch.rand(shape, generator=generator) + 0.5
         elif name.endswith(("bn3.weight", "downsample.1.weight")):  # keeps the sums of 16 blocks in bounds
@@ -140,7 +142,7 @@ def test_the_imported_network_gives_the_papers_numbers(run, state):
     with torch.inference_mode():
         output = ours(run.normalise(pixels))
     assert paper.attention.std() > 1e-3  # the attention says something
-    assert 0.1 < maps.std() < 100
+    assert 0.2 < maps.std() < 5
     assert output.maps.shape == (1, 14, 64, 64)
     torch.testing.assert_close(output.maps, maps, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(output.logits, logits, atol=1e-5, rtol=1e-5)
@@ -197,7 +199,7 @@ def test_the_arxiv_version_of_one_layer_is_renamed_too(shapes):
             continue
         if ".up" in name:
             name = name.replace(".conv1.1.", ".conv1.")
-        one[name] = torch.zeros(1).expand(shape)
+        one[name] = torch.zeros(()).expand(shape)
     with torch.device("meta"):
         own = build("pylon", 14, BackboneOptions(weights="none"), {"up": "1layer"}).state_dict()
     renamed = rename(one, "here")
@@ -206,7 +208,7 @@ def test_the_arxiv_version_of_one_layer_is_renamed_too(shapes):
 
 def hollow(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Tensors of the right shapes that take no room on disk."""
-    return {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,11 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     wrapped, optimiser = accelerator.prepare(model, optimiser)
     positive_weight = _positive_weight(labels, settings).to(device)
     schedule = Schedule(settings, steps=batches * settings.epochs)
+    if schedule.finished:
+        raise BadSetting(
+            f"lr {settings.lr} is not above min_lr {settings.min_lr}, at which training stops. "
+            "Raise --lr, or lower min_lr."
+        )
     history: list[dict[str, Any]] = []
     best: dict[str, Tensor] | None = None
     best_value = math.inf
@@ -166,14 +171,17 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
             judged = averaged if averaged is not None else model
             logits = predict_logits(judged, val_pixels, settings, mean, sd, accelerator)
-            row = _judge(logits, val_labels, dataset.findings)
             train_loss = accelerator.reduce(total, reduction="sum").item() / batches
-            row = {"epoch": epoch + 1, "lr": schedule.rate((epoch + 1) * batches - 1), "train_loss": train_loss, **row}
-            if not math.isfinite(train_loss):
+            if not (math.isfinite(train_loss) and np.isfinite(logits).all()):
+                what = (
+                    f"the training loss is {train_loss}" if not math.isfinite(train_loss) else "a logit is not finite"
+                )
                 raise BadSetting(
-                    f"the training loss is {train_loss} in epoch {epoch + 1}. Lower --lr (now {settings.lr}), "
+                    f"{what} in epoch {epoch + 1}. Lower --lr (now {settings.lr}), "
                     "or set clip_norm, or mixed_precision to 'no'."
                 )
+            row = _judge(logits, val_labels, dataset.findings)
+            row = {"epoch": epoch + 1, "lr": schedule.rate((epoch + 1) * batches - 1), "train_loss": train_loss, **row}
             value = {"loss": row["val_loss"], "auroc": -row["val_auroc"], "last": -float(epoch)}[settings.keep]
             if best is None or value < best_value:
                 best_value = value
@@ -252,9 +260,12 @@ def start_accelerator(mixed_precision: str) -> Accelerator:
     # Accelerate keeps one precision a process and refuses, or silently keeps, another.
     AcceleratorState._reset_state()
     try:
-        return Accelerator(mixed_precision=mixed_precision)
+        accelerator = Accelerator(mixed_precision=mixed_precision)
     except ValueError as error:
-        raise BadSetting(f"mixed_precision {mixed_precision!r}: {error} Use 'bf16' or 'no'.") from error
+        raise BadSetting(f"mixed_precision {mixed_precision!r}: {error} Use 'no'.") from error
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would ignore it
+        raise BadSetting("mixed_precision 'fp16' needs a GPU, and this is a CPU. Use 'bf16' or 'no'.")
+    return accelerator
 
 
 def masked_bce(
@@ -386,10 +397,13 @@ def _first_weights(model: nn.Module, settings: TrainSettings) -> str:
     given = source.build_model().state_dict()
     own = model.state_dict()
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
-    if not any(name.startswith("backbone.") for name in fitting):
+    # All of the backbone or nothing: other networks share a name and a shape here and there.
+    lacking = [name for name in own if name.startswith("backbone.") and name not in fitting]
+    if lacking:
+        theirs, ours = source.settings.backbone, settings.backbone
         raise BadSetting(
-            f"no weight of {settings.start_from} fits {settings.backbone.name}; "
-            f"it is a {source.settings.backbone.name}. Choose that backbone."
+            f"{settings.start_from} does not fit {ours.name} with {ours.channels} channel(s) ({lacking[0]}); "
+            f"it is a {theirs.name} with {theirs.channels}. Choose that backbone."
         )
     model.load_state_dict({**own, **fitting})
     return (

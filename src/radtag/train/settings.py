@@ -26,7 +26,7 @@ class TrainSettings(BaseModel):
         fit: how an image is fitted into that square.
         mean, sd: normalisation on the 0-1 scale; left out, what the backbone's weights expect.
         start_from: a run whose weights are taken where names and shapes fit, before training (further pretraining).
-        head_start: "zero" is the paper's bias; "prior" starts the head quiet, with a bias at which the untrained network
+        head_start: "zero" is the paper's bias; "prior" starts the head quiet, with a bias at which the new network
             says each finding's frequency, which saves the epochs in which a maximum over random cells is unlearned.
         epochs: at most so many passes over the training images.
         batch_size: images a step, over all processes together.
@@ -57,7 +57,7 @@ class TrainSettings(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     backbone: BackboneOptions = BackboneOptions()
     size_px: int = Field(default=256, ge=32)
-    stored_px: int | None = Field(None, ge=32)
+    stored_px: int | None = Field(default=None, ge=32)
     fit: Fit = "stretch"
     mean: float | None = None
     sd: float | None = Field(default=None, gt=0)

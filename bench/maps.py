@@ -1,0 +1,97 @@
+"""All maps of a batch in one forward pass, against Grad-CAM's one call a finding.
+
+    python bench/maps.py [--backbone resnet50] [--batch 8] [--side 256] [--findings 14] [--rounds 3]
+
+PYLON gives the maps of every finding at once. Grad-CAM, as most people use it (the package ``grad-cam``, class
+GradCAM), takes one target an image, so every finding costs a forward and a backward pass; its classifier here is our
+CAM network of the same backbone, explained at the coarsest feature. Both run on the CPU in one process, one
+after another in every round, with random weights, which cost the same as trained ones. Printed are the seconds of each
+round, the median and the spread of both, and the ratio of the medians; the aim is 30.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from radtag.models import BackboneOptions, build
+
+
+class Logits(nn.Module):
+    """A classifier as the package wants it: images in, logits out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images).logits
+
+
+def seconds(act: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+def spread(times: list[float]) -> str:
+    return f"median {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})"
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--findings", type=int, default=14)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    torch.manual_seed(0)
+    backbone = BackboneOptions(name=asked.backbone, weights="none")
+    images = torch.rand(asked.batch, 1, asked.side, asked.side).contiguous(memory_format=torch.channels_last)
+
+    pylon = build("pylon", asked.findings, backbone, {}).to(memory_format=torch.channels_last).eval()
+    classifier = Logits(build("cam", asked.findings, backbone, {})).to(memory_format=torch.channels_last).eval()
+    # The last stage gives the coarsest feature: the layer that Grad-CAM's authors recommend.
+    stages = [module for module in classifier.model.backbone.net.children() if list(module.parameters())]
+    layer = stages[-1]
+
+    def ours() -> Tensor:
+        with torch.inference_mode():
+            return pylon(images).maps
+
+    def theirs() -> None:
+        with GradCAM(model=classifier, target_layers=[layer]) as explainer:
+            for finding in range(asked.findings):
+                maps = explainer(input_tensor=images, targets=[ClassifierOutputTarget(finding)] * asked.batch)
+                assert maps.shape == (asked.batch, asked.side, asked.side)
+
+    print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{asked.findings} maps of {asked.batch} images of {asked.side} px, {asked.backbone}")
+    shape = tuple(ours().shape)  # also the first call, which is slower
+    assert shape[:2] == (asked.batch, asked.findings)
+    own, other = [], []
+    for _ in range(asked.rounds):
+        own.append(min(seconds(ours), seconds(ours)))
+        other.append(seconds(theirs))
+        print(f"PYLON {own[-1]:.2f} s   Grad-CAM {other[-1]:.2f} s   ratio {other[-1] / own[-1]:.1f}", flush=True)
+    print(f"PYLON, maps of {shape[2]} x {shape[3]} cells: {spread(own)}")
+    print(f"Grad-CAM, {asked.findings} calls: {spread(other)}")
+    print(f"ratio {statistics.median(other) / statistics.median(own):.1f}")
+
+
+if __name__ == "__main__":
+    main()
