@@ -11,12 +11,12 @@ Conventions
 
 Kinds, with the ranges values are drawn from (evenly):
 
-- nodule: one to three round shadows anywhere in the lungs; radius 0.030-0.065 widths, peak +0.40-0.75 spans.
+- nodule: one to three round shadows anywhere in the lungs; radius 0.040-0.075 widths, peak +0.60-1.00 spans.
 - consolidation: a mottled patch, cut off by the edge of its lung, in one lung or (1 in 4) each; half-axes
-  0.12-0.26 widths, peak +0.40-0.80 spans, thinner towards the sides of the lung.
-- mass: one large round or lobed shadow; radius 0.075-0.150 widths, peak +0.45-0.85 spans.
+  0.12-0.26 widths, peak +0.60-1.00 spans, thinner towards the sides of the lung.
+- mass: one large round or lobed shadow; radius 0.080-0.150 widths, peak +0.60-1.00 spans.
 - atelectasis: one to three thin tilted plates in the lower two thirds of a lung; 0.20-0.50 widths long,
-  0.012-0.040 thick, +0.25-0.60 spans.
+  0.012-0.040 thick, +0.35-0.75 spans.
 - effusion: fluid at the bottom of a lung, or (1 in 4) both, rising along the wall; 0.14-0.45 lung heights deep,
   60-95 % of the way to the brightness of soft tissue where it is deepest.
 - pneumothorax: air between the wall and a lung that shrank to 0.62-0.84; -0.18 to -0.42 spans, and a line of +0.22 on
@@ -143,13 +143,13 @@ def nodule(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tup
     """One to three round shadows with slightly uneven edges, nearly wholly within a lung."""
     count = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
     return _round_shadows(
-        rng, image, anatomy, count, radius_widths=(0.030, 0.065), peak_spans=(0.40, 0.75), uneven=0.12
+        rng, image, anatomy, count, radius_widths=(0.040, 0.075), peak_spans=(0.60, 1.00), uneven=0.12
     )
 
 
 def mass(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
     """One large shadow, round or lobed."""
-    return _round_shadows(rng, image, anatomy, 1, radius_widths=(0.075, 0.150), peak_spans=(0.45, 0.85), uneven=0.30)
+    return _round_shadows(rng, image, anatomy, 1, radius_widths=(0.080, 0.150), peak_spans=(0.60, 1.00), uneven=0.30)
 
 
 def _round_shadows(
@@ -203,7 +203,7 @@ def consolidation(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy)
         here = _part_at((field > 0) & lung[box], centre, box)
         mottle = 0.72 + 0.28 * _clouds(rng, along.shape, 0.035 * anatomy.width_px)
         profile = np.clip(np.sqrt(np.clip(field, 0, 1)) * mottle, 0, 1) * _thinning(lung, anatomy)[box]
-        peak = rng.uniform(0.40, 0.80) * anatomy.span
+        peak = rng.uniform(0.60, 1.00) * anatomy.span
         mask[box] |= here
         np.maximum(change[box], _from_edge(profile, peak, 0.2), out=change[box], where=here)
     return _apply(image, change, mask)
@@ -291,7 +291,7 @@ def atelectasis(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -
         beside = (down * np.cos(turn) - across * np.sin(turn) - bend) / half_thick
         inside = 1 - along**2 - beside**2
         here = (inside > 0) & lung[box]
-        peak = rng.uniform(0.25, 0.60) * anatomy.span
+        peak = rng.uniform(0.35, 0.75) * anatomy.span
         mask[box] |= here
         np.maximum(change[box], _from_edge(np.clip(inside, 0, 1), peak, 0.2), out=change[box], where=here)
     return _apply(image, change, mask)

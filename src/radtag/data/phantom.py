@@ -46,7 +46,7 @@ from radtag.data import lesions
 from radtag.data.lesions import Anatomy, FloatImage, Mask, boxes_of
 from radtag.errors import BadSetting
 
-VERSION = 1
+VERSION = 2
 """Raised with every change that moves a pixel of a phantom; part of the cache's key."""
 
 FINDINGS = ("nodule", "consolidation", "effusion", "pneumothorax", "cardiomegaly")

@@ -38,7 +38,7 @@ from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 
-VERSION = 1
+VERSION = 2
 """Raised with every change that moves a pixel of a planted lesion."""
 
 DEFAULT_KINDS = ("nodule", "consolidation", "effusion", "pneumothorax")
