@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Lesions planted in the normal images of COVID-QU-Ex: half of them planted, a fifth held out. The lesion is all that
+# tells ill from healthy, and its place is known to the pixel. docs/results.md has what it gives and what it costs.
+#
+#   COVID=path/to/covid_qu_ex OUT=runs/out/planted runs/planted.sh
+set -euo pipefail
+: "${COVID:?the folder of COVID-QU-Ex}"
+OUT=${OUT:-runs/out/planted}
+METHODS=${METHODS:-pylon cam_max cam_avg}
+EPOCHS=${EPOCHS:-20}
+[ -e "$OUT/images/table.csv" ] || radtag data plant "covid_qu_ex:$COVID" --out "$OUT/images" --share 0.5 --seed 0
+
+for method in $METHODS; do
+    case $method in
+    pylon) settings=(pylon --set options.pool=lse --set options.sharpness=5) ;;
+    pylon_max) settings=(pylon --set options.pool=max) ;;
+    cam_avg) settings=(cam --set options.pool=avg) ;;
+    cam_max) settings=(cam --set options.pool=max) ;;
+    esac
+    radtag train "${settings[0]}" "csv:$OUT/images/table.csv" --out "$OUT/$method" --preset small --size 256 \
+        --backbone tf_efficientnet_lite0 --weights package --epochs "$EPOCHS" "${settings[@]:1}"
+    for grid in measured tiles; do
+        [ -e "$OUT/$method/$grid/metrics.json" ] ||
+            radtag evaluate "$OUT/$method" "csv:$OUT/images/table.csv" --out "$OUT/$method/$grid" --grid $grid
+    done
+done
