@@ -370,7 +370,9 @@ def test_a_line_that_was_cut_off_is_done_again(run, tmp_path, torn):
     tag_files(run, files[:2], tmp_path / "out")
     with open(tmp_path / "out/journal.jsonl", "ab") as stream:
         stream.write(torn)
-    tag_files(run, files, tmp_path / "out")
+    assert tag_files(run, files, tmp_path / "out").skipped == 2
+    assert len(rows_of(tmp_path / "out")) == 6
+    assert tag_files(run, files, tmp_path / "out").skipped == 3
     assert len(rows_of(tmp_path / "out")) == 6
 
 
@@ -407,7 +409,7 @@ def test_a_killed_call_is_taken_up(run, tmp_path):
     out = tmp_path / "out"
     arguments = [str(Path(__file__).parent), str(run.path), str(tmp_path / "in"), str(out)]
     process = subprocess.Popen([sys.executable, "-c", script, *arguments])
-    journal, until = out / "journal.jsonl", time.monotonic() + 60
+    journal, until = out / "journal.jsonl", time.monotonic() + 180
     while time.monotonic() < until and not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
         assert process.poll() is None, "the call ended by itself"
         time.sleep(0.02)
@@ -473,6 +475,16 @@ def test_every_frame_is_an_image(run, tmp_path):
     assert (summary.files, summary.images) == (2, 4)
     assert "masks/bright/stack#1.png" in pictures(tmp_path / "out")
     assert [one.image for one in Tagger(run).tag(tmp_path / "stack.tif")][::2] == [f"stack.tif#{i}" for i in range(3)]
+
+
+def test_frames_that_are_gone_leave_the_table(run, tmp_path):
+    frames = [PIL.Image.fromarray((pixels() * 255).astype(np.uint8)) for _ in range(3)]
+    file = tmp_path / "stack.tif"
+    for count in (3, 2, 1):
+        frames[0].save(file, save_all=True, append_images=frames[1:count])
+        assert tag_files(run, [file], tmp_path / "out").images == count
+        assert len(rows_of(tmp_path / "out")) == 2 * count
+        assert len(pictures(tmp_path / "out")) == 3 * count
 
 
 def test_one_folder_holds_the_tags_of_one_way_of_tagging(run, tmp_path):
