@@ -23,7 +23,7 @@ def test_the_demonstration(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     status, out, _ = call(capsys, "demo", "--out", "shown", *small)
     assert status == 0
     head, *rows = out.splitlines()
-    assert head.split() == ["mean", "over", "findings", "CAM", "PYLON", "PYLON", "-", "CAM"]
+    assert head.split() == ["mean", "of", "findings", "CAM", "PYLON", "PYLON", "-", "CAM"]
     assert any(row.startswith("Pointing accuracy ") for row in rows)
     assert any(row.startswith("  cardiomegaly ") for row in rows)
     assert "-> shown/report.html" in rows[-1]

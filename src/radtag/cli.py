@@ -107,8 +107,8 @@ def radtag_(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for data, runs, tags and the report.")] = Path("demo"),
-    count: Annotated[int, typer.Option("--count", min=60, help="Phantoms to draw.")] = 2400,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training phantoms.")] = 12,
+    count: Annotated[int, typer.Option("--count", min=60, help="Phantoms to draw.")] = 1600,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training phantoms.")] = 14,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the phantoms and of training.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -627,7 +627,8 @@ def _print(values: Mapping[str, Any], as_json: bool, *parts: str | Table) -> Non
         else:
             from rich.console import Console
 
-            Console().print(part)
+            # Not cut at 80 columns where there is no terminal to fit.
+            Console(width=None if sys.stdout.isatty() else 120).print(part)
 
 
 def _plain(value: Any) -> Any:

@@ -78,7 +78,7 @@ def settings(method: str, *, epochs: int, seed: int) -> TrainSettings:
     )
 
 
-def demo(out: Path | str, *, count: int = 2400, epochs: int = 12, seed: int = 0, console: Console) -> DemoResult:
+def demo(out: Path | str, *, count: int = 1600, epochs: int = 14, seed: int = 0, console: Console) -> DemoResult:
     """Run it; a folder of an earlier call is gone on with.
 
     Args:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from radtag.report.definitions import BY_KEY
 
-MAIN = ("auroc", "pointing", "box_0.3", "pixel_ap", "dice", "healthy_marked")
+MAIN = ("auroc", "pointing", "box_0.3", "dice", "healthy_marked")
 """One number for each question an evaluation answers."""
 
 
@@ -39,7 +39,7 @@ def comparison_table(value: Mapping[str, Any], metrics: Sequence[str] = MAIN, *,
     """
     names = value["names"]
     columns = [*value["evaluations"], *value["differences"]]
-    table = _table("mean over findings", *names, *(f"{name} - {names[0]}" for name in names[1:]))
+    table = _table("mean of findings", *names, *(f"{name} - {names[0]}" for name in names[1:]))
     for key in metrics:
         if not any(_defined(part["macro"], key) for part in columns):
             continue
@@ -67,12 +67,12 @@ def _defined(part: Mapping[str, Any], key: str) -> bool:
 
 
 def _cell(entry: Mapping[str, Any] | None, sign: str = "") -> str:
-    """``0.84 (0.80-0.88)``, a dash for what is undefined; ``sign="+"`` for differences."""
+    """``0.84 (0.80-0.88)``, a dash for what is undefined, a percentage if tiny; ``sign="+"`` for differences."""
     if entry is None or entry["value"] is None:
         return "-"
-    # Shares near 0, as the area marked in healthy images, need a digit more.
-    digits = 3 if 0 < abs(entry["value"]) < 0.01 and not sign else 2
-    to = " to " if sign else "-"
-    if entry["low"] is None or entry["high"] is None:
-        return f"{entry['value']:{sign}.{digits}f}"
-    return f"{entry['value']:{sign}.{digits}f} ({entry['low']:{sign}.{digits}f}{to}{entry['high']:{sign}.{digits}f})"
+    value, low, high = entry["value"], entry["low"], entry["high"]
+    times, digits, unit = (100, 1, "%") if 0 < abs(value) < 0.01 and not sign else (1, 2, "")
+    shown = f"{times * value:{sign}.{digits}f}{unit}"
+    if low is None or high is None:
+        return shown
+    return f"{shown} ({times * low:.{digits}f}{' to ' if sign else '-'}{times * high:.{digits}f})"
