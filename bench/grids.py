@@ -1,0 +1,81 @@
+"""What laying maps where their cells look is worth: CAM, Grad-CAM and PYLON, as tiles and on the measured grid.
+
+    python bench/grids.py SOURCE RUN [RUN ...] [--limit 200]
+
+SOURCE needs masks (a planted set, phantoms). For every run its own maps, and for CAM runs also Grad-CAM on the same
+feature (Selvaraju et al., ICCV 2017, equations 1 and 2), whose cells look at the same places. Printed: pointing
+accuracy on the mask and PoI at matched area over all positive (image, finding) pairs of the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from radtag.data.sources import open_source
+from radtag.geometry import Grid, to_original
+from radtag.images import read, read_mask
+from radtag.metrics.masks import poi_at_matched_area
+from radtag.metrics.points import first_maximum
+from radtag.models.cam import Cam
+from radtag.models.output import pool
+from radtag.train.run import Run
+
+
+def grad_cam(model: Cam, images: torch.Tensor) -> torch.Tensor:
+    """(batch, finding, row, col) Grad-CAM maps on the coarsest feature, from one forward pass."""
+    feature = model.backbone(images)[-1].detach().requires_grad_(True)
+    logits = pool(model.head(feature), model.options.pool, model.options.sharpness)
+    maps = []
+    for finding in range(logits.shape[1]):
+        (gradient,) = torch.autograd.grad(logits[:, finding].sum(), feature, retain_graph=True)
+        maps.append((gradient.mean(dim=(2, 3), keepdim=True) * feature).sum(dim=1).relu())
+    return torch.stack(maps, dim=1).detach()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--limit", type=int, default=None, help="score at most so many images")
+    args = parser.parse_args()
+    dataset = open_source(args.source, only=["test"])
+    records = [record for record in dataset.records if record.masks][: args.limit]
+
+    table = Table("run", "map", "cells", "grid", "pointing", "PoI at matched area", "pairs")
+    for path in args.runs:
+        run = Run.load(path)
+        model = run.build_model()
+        kinds = ["own", "Grad-CAM"] if isinstance(model, Cam) else ["own"]
+        scores: dict[tuple[str, str], list[tuple[bool, float]]] = {}
+        for record in records:
+            pixels, frame = run.prepare(read(record.path))
+            images = run.normalise(torch.from_numpy(pixels)[None])
+            for kind in kinds:
+                with torch.set_grad_enabled(kind == "Grad-CAM"):
+                    raw = grad_cam(model, images)[0] if kind == "Grad-CAM" else model(images).maps[0]
+                grids: dict[str, Grid] = {"tiles": run.tile_grid, "measured": run.grid}
+                for name, grid in grids.items():
+                    laid = to_original(raw.numpy().astype(np.float32), grid, frame)
+                    for finding, file in record.masks.items():
+                        truth = read_mask(file)
+                        of_finding = laid[run.findings.index(finding)]
+                        row, col = first_maximum(of_finding)
+                        area = float(poi_at_matched_area(of_finding, truth))
+                        scores.setdefault((kind, name), []).append((bool(truth[row, col]), area))
+        cells = "x".join(str(side) for side in run.grid.size_rc)
+        for (kind, name), values in scores.items():
+            hits, areas = np.array(values, dtype=float).T
+            table.add_row(
+                path.name, kind, cells, name, f"{hits.mean():.3f}", f"{np.nanmean(areas):.3f}", str(len(hits))
+            )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
