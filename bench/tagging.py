@@ -72,14 +72,26 @@ def make_run(folder: Path, files: list[Path]) -> Run:
 
 
 def one_positive_an_image(run: Run, files: list[Path]) -> Run:
-    """Thresholds at which one image of 14 is positive for a finding, and one of 7 has a mask."""
-    tagger = Tagger(run)
-    predictions = list(tagger.predict(image for file in files for image in read_all(file)))
+    """A calibration by which one image of 14 is positive for a finding, and one of 7 has a mask.
+
+    As in a trained run, most of a map is close to 0: its median is 0.01, and its threshold 0.5.
+    """
+    plain = Tagger(run)
+    predictions = list(plain.predict(image for file in files for image in read_all(file)))
     score = np.quantile([one.scores for one in predictions], 1 - 1 / len(FINDINGS), axis=0)
-    cells = np.quantile([one.map_grid.max(axis=(1, 2)) for one in predictions], 1 - 2 / len(FINDINGS), axis=0)
-    plain = run.calibration
-    thresholds = {"score_threshold": tuple(map(float, score)), "mask_threshold": tuple(map(float, cells))}
-    return replace(run, calibration=replace(plain, **thresholds))
+    values = np.clip([one.map_grid for one in predictions], 1e-6, 1 - 1e-6).astype(np.float64)
+    cells = np.log(values / (1 - values))
+    middle = np.median(cells, axis=(0, 2, 3))
+    high = np.quantile(cells.max(axis=(2, 3)), 1 - 2 / len(FINDINGS), axis=0)
+    slope = np.log(99) / (high - middle)
+    fitted = {
+        "score_threshold": score,
+        "mask_threshold": 0 * score + 0.5,
+        "map_slope": slope,
+        "map_bias": -slope * high,
+    }
+    changed = {name: tuple(map(float, value)) for name, value in fitted.items()}
+    return replace(run, calibration=replace(run.calibration, **changed))
 
 
 def decode(file: Path) -> Iterator[Image]:
