@@ -124,6 +124,15 @@ def test_a_crop_stays_inside_the_image():
     assert warp.to_source[:, :, 2].abs().max() > 0.2  # the crop wanders
 
 
+def test_a_crop_turns_with_its_image():
+    """The same crop and flip with and without rotation: turned back, the window is the straight one, place and all."""
+    turned, straight = (drawn(64, rotate_p=1, rotate_deg=deg, tone_p=0).to_source for deg in (90, 0))
+    down = turned[:, :, 1] / turned[:, :, 1].norm(dim=1, keepdim=True)  # the output's downward direction: (-sin, cos)
+    back = torch.stack([torch.stack([down[:, 1], -down[:, 0]], -1), down], dim=1)  # by the angle, the other way
+    torch.testing.assert_close(back @ turned, straight, atol=1e-6, rtol=0)
+    assert straight[:, :, 2].abs().max() > 0.05
+
+
 def test_what_rotation_uncovers_is_black():
     warp = Warp(
         torch.tensor([[[0.0, -1.0, 1.0], [1.0, 0.0, 0.0]]]), torch.ones(1), torch.zeros(1), "bilinear"
