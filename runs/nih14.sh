@@ -47,7 +47,7 @@ for fold in $FOLDS; do
         esac
         run=$OUT/$method/fold$fold
         radtag train "${settings[0]}" "nih14:$NIH14?fold=$fold" --also "csv:$OUT/planted/fold$fold/table.csv" \
-            --out "$run" "${network[@]}" "${settings[@]:1}" --start-from "$OUT/planted_first" --epochs "${EPOCHS:-4}" --lr 3e-4
+            --out "$run" "${network[@]}" "${settings[@]:1}" --start-from "$OUT/planted_first" --epochs 5 --batch-size 8 --lr 4e-4
         for grid in measured tiles; do
             [ -e "$run/$grid/metrics.json" ] ||
                 radtag evaluate "$run" "nih14:$NIH14?fold=$fold" --out "$run/$grid" --grid $grid

@@ -316,9 +316,27 @@ def test_a_head_can_start_at_the_findings_frequencies():
     model = build("pylon", 2, BackboneOptions(name="test_resnet", weights="none"), {})
     labels = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, NAN]] * 5)
     images = torch.randn(6, 1, 64, 64)
-    classify._start_at_prior(model, images, labels)
+    classify._start_at_prior(model, images, labels, torch.tensor([True, True]))
     frequency = torch.tensor([3.5 / 9, 0.5 / 4])
     torch.testing.assert_close(model.train()(images).logits.mean(dim=0), frequency.logit(), atol=1e-5, rtol=0)
+    kept = model.head.weight[0].clone(), model.head.bias[0].clone()
+    classify._start_at_prior(model, images, labels, torch.tensor([False, True]))
+    assert torch.equal(model.head.weight[0], kept[0]), "a finding whose head is not fresh is left alone"
+    assert torch.equal(model.head.bias[0], kept[1])
+
+
+def test_a_further_run_takes_the_head_of_each_finding_by_its_name(runs):
+    source = runs["last"]
+    given = source.build_model().state_dict()
+    settings = source.settings.model_copy(update={"start_from": str(source.path)})
+    findings = ("something new", source.findings[-1])
+    model = build(settings.method, len(findings), settings.backbone, settings.options)
+    drawn = model.head.weight[0].clone()
+    _, fresh = classify._first_weights(model, settings, findings)
+    assert fresh.tolist() == [True, False]
+    assert torch.equal(model.head.weight[1], given["head.weight"][-1])
+    assert torch.equal(model.head.bias[1], given["head.bias"][-1])
+    assert torch.equal(model.head.weight[0], drawn)
 
 
 # Refusals and precisions ----------------------------------------------------------------------------------------------

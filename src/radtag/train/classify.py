@@ -91,7 +91,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     torch.manual_seed(settings.seed)
     model = build(settings.method, len(dataset.findings), settings.backbone, settings.options)
-    weights_from = _first_weights(model, settings)
+    weights_from, fresh = _first_weights(model, settings, dataset.findings)
     model = model.to(memory_format=torch.channels_last)
     if world > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -100,9 +100,10 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     sd = settings.sd if settings.sd is not None else own_sd
 
     model = model.to(device)
-    if settings.head_start == "prior" and settings.start_from is None:
+    if settings.head_start == "prior" and fresh.any():
         first = torch.from_numpy(np.array(val_pixels[:32])).to(device).float() / 255
-        _start_at_prior(model, normalise(first, mean, sd, settings.backbone.channels), labels.to(device))
+        inputs = normalise(first, mean, sd, settings.backbone.channels)
+        _start_at_prior(model, inputs, labels.to(device), fresh.to(device))
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
     optimiser = _optimiser(model, settings)
     wrapped, optimiser = accelerator.prepare(model, optimiser)
@@ -390,9 +391,11 @@ def _load(
     return cache.pixels[cache.readable], labels[torch.from_numpy(cache.readable)], cache.failures
 
 
-def _first_weights(model: nn.Module, settings: TrainSettings) -> str:
+def _first_weights(model: nn.Module, settings: TrainSettings, findings: tuple[str, ...]) -> tuple[str, Tensor]:
+    """Fill the network; where from, and for which findings the head is still random (finding,)."""
+    fresh = torch.ones(len(findings), dtype=torch.bool)
     if settings.start_from is None:
-        return load_weights(model.backbone, settings.backbone)  # type: ignore[arg-type]
+        return load_weights(model.backbone, settings.backbone), fresh  # type: ignore[arg-type]
     source = Run.load(settings.start_from)
     given = source.build_model().state_dict()
     own = model.state_dict()
@@ -405,21 +408,32 @@ def _first_weights(model: nn.Module, settings: TrainSettings) -> str:
             f"{settings.start_from} does not fit {ours.name} with {ours.channels} channel(s) ({lacking[0]}); "
             f"it is a {theirs.name} with {theirs.channels}. Choose that backbone."
         )
+    # The head is taken finding by finding, by name: two runs seldom know the same ones in the same order.
+    for name in ("head.weight", "head.bias"):
+        fitting.pop(name, None)
+    if given["head.weight"].shape[1:] == own["head.weight"].shape[1:]:
+        for at, finding in enumerate(findings):
+            if finding in source.findings:
+                theirs_at = source.findings.index(finding)
+                own["head.weight"][at], own["head.bias"][at] = (
+                    given["head.weight"][theirs_at],
+                    given["head.bias"][theirs_at],
+                )
+                fresh[at] = False
     model.load_state_dict({**own, **fitting})
-    return (
-        f"run {source.path.name} ({len(fitting)} of {len(own)} tensors), itself from {source.card.get('weights_from')}"
-    )
+    taken = f"{len(fitting)} of {len(own) - 2} tensors and the head of {int((~fresh).sum())} findings"
+    return f"run {source.path.name} ({taken}), itself from {source.card.get('weights_from')}", fresh
 
 
 @torch.no_grad()
-def _start_at_prior(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """A tenth of the head's weights, and biases at which the mean logit is the log-odds of each finding."""
+def _start_at_prior(model: nn.Module, images: Tensor, labels: Tensor, fresh: Tensor) -> None:
+    """For fresh findings, a tenth of the head's weights, and a bias at which the mean logit is the log-odds."""
     head: nn.Conv2d = model.head  # type: ignore[assignment]
     assert head.bias is not None
-    head.weight.mul_(0.1)
+    head.weight[fresh] *= 0.1
     positive, known = (labels == 1).sum(dim=0), (~labels.isnan()).sum(dim=0)
     frequency = (positive + 0.5) / (known + 1)
-    head.bias += frequency.logit() - model.train()(images).logits.mean(dim=0)
+    head.bias += (frequency.logit() - model.train()(images).logits.mean(dim=0)) * fresh
 
 
 def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

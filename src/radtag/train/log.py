@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ def fingerprint(*datasets: Dataset) -> str:
 
 def write(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """The whole log again, as JSON lines, CSV and curves; each file is replaced at once."""
-    write_text(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+    write_text(out / "log.jsonl", "".join(json.dumps(undefined_as_none(row)) + "\n" for row in history))
     flat = [{key: value for key, value in row.items() if not isinstance(value, Mapping)} for row in history]
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(flat[0]), lineterminator="\n")
@@ -48,6 +49,13 @@ def write(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
     draw_curves(out / "curves.png", history)
     if find_spec("tensorboard") is not None:
         _tensorboard(out / "tensorboard", flat[-1])
+
+
+def undefined_as_none(value: Any) -> Any:
+    """Plain values with None for NaN, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: undefined_as_none(one) for key, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def draw_curves(file: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -131,8 +139,8 @@ def card(
             "epochs": len(history),
             "kept_epoch": kept["epoch"],
             "loss": round(kept["val_loss"], 5),
-            "mean_auroc": round(kept["val_auroc"], 4),
-            "auroc": {name: round(value, 4) for name, value in kept["val_auroc_of"].items()},
+            "mean_auroc": undefined_as_none(round(kept["val_auroc"], 4)),
+            "auroc": undefined_as_none({name: round(value, 4) for name, value in kept["val_auroc_of"].items()}),
         },
         "limits": [
             "For research use; not a medical device.",
