@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from radtag.calibration import Calibration
 from radtag.data.cache import open_cache
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
@@ -216,6 +217,20 @@ def test_the_epoch_asked_for_is_kept(runs, squares):
         assert [row["val_loss"] for row in history(run.path)] == losses
         assert run.card["validation"]["kept_epoch"] == wanted[keep] + 1
         assert val_loss(run, squares) == pytest.approx(losses[wanted[keep]], rel=1e-4)
+
+
+def test_scores_are_calibrated_with_the_kept_weights_on_validation_images(runs, squares):
+    val = squares.only("val")
+    for keep in ("loss", "last"):
+        run = runs[keep]
+        pixels = open_cache([record.path for record in val.records], run.size_px, "stretch").pixels
+        model, accelerator = run.build_model(), classify.start_accelerator("no")
+        logits, maps = classify.predict_maps(model, pixels, run.settings, run.mean, run.sd, accelerator)
+        share = run.settings.healthy_share
+        again = Calibration.fit(logits, maps, val.labels(), healthy_share=share, findings=run.findings)
+        for name in ("score_slope", "score_bias", "map_slope", "map_bias", "score_threshold", "mask_threshold"):
+            assert getattr(run.calibration, name) == pytest.approx(getattr(again, name), rel=1e-3), (keep, name)
+    assert runs["loss"].calibration != runs["last"].calibration
 
 
 def test_log_table_curves_and_card_agree(runs, squares):
