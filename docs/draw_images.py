@@ -17,7 +17,7 @@ from radtag.data.table import Dataset, Record
 from radtag.images import read_mask
 from radtag.tag import Tagger
 
-SHOWN = ("consolidation", "pneumothorax", "cardiomegaly")
+SHOWN = ("nodule", "consolidation", "pneumothorax", "cardiomegaly")
 METHODS = ("cam", "pylon")
 SCALE = 2
 
