@@ -6,6 +6,7 @@ Results go to standard output; progress, notes and errors go to standard error.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -56,7 +57,9 @@ Splits = Annotated[
         "--splits", metavar="FILE.csv", help="Splits to use instead of the source's own: columns image and split."
     ),
 ]
-SplitSeed = Annotated[int, typer.Option("--split-seed", help="Draws splits where the source has none, by patient.")]
+SplitSeed = Annotated[
+    int, typer.Option("--split-seed", min=0, help="Draws splits where the source has none, by patient.")
+]
 Findings = Annotated[
     list[str] | None,
     typer.Option("--finding", metavar="NAME", help="Only this finding; repeat it for several. Default: all."),
@@ -71,14 +74,16 @@ LaidBy = Annotated[
 ]
 Mirrored = Annotated[Literal["none", "flip"], typer.Option("--tta", help="flip: average with the mirrored image.")]
 MaskOver = Annotated[str, typer.Option("--mask", help="What a map must exceed: validated, otsu, or a value 0-1.")]
-Bootstraps = Annotated[int, typer.Option("--bootstraps", help="Draws of patients for the intervals; 0: none.")]
-BootstrapSeed = Annotated[int, typer.Option("--seed", help="Of these draws.")]
+Bootstraps = Annotated[int, typer.Option("--bootstraps", min=0, help="Draws of patients for the intervals; 0: none.")]
+BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of these draws.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images through the network at once.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status: 0 done, 1 refused or incomplete, 2 wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that the terminal cannot spell
     try:
         app(args=list(argv) if argv is not None else None, prog_name="radtag")
     except (RadtagError, OSError) as error:
@@ -320,7 +325,7 @@ def train(
         console.print(f"note: {note}", markup=False, highlight=False)
     run = act(settings, dataset, out, console=console)
     if int(os.environ.get("RANK", "0")) == 0:
-        lines = [f"{key.replace('_', ' ')}: {value}" for key, value in run.card.get("validation", {}).items()]
+        lines = [f"{key.replace('_', ' ')}: {_listed(value)}" for key, value in run.card.get("validation", {}).items()]
         _print({"run": run.path, "card": run.card}, as_json, *lines, f"-> {run.path}")
 
 
@@ -375,7 +380,7 @@ def tag(
     tta: Mirrored = "none",
     min_area: Annotated[
         float | None,
-        typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/5000 of the image."),
+        typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/4000 of the image."),
     ] = None,
     save: Annotated[
         list[str] | None,
@@ -514,7 +519,7 @@ def compare(
         list[str] | None,
         typer.Option("--name", metavar="NAME", help="What to call them, in order; repeat. Default: method or folder."),
     ] = None,
-    bootstraps: Annotated[int, typer.Option("--bootstraps", help="Draws of patients for the intervals.")] = 1000,
+    bootstraps: Annotated[int, typer.Option("--bootstraps", min=1, help="Draws of patients for the intervals.")] = 1000,
     seed: BootstrapSeed = 0,
     as_json: Json = False,
 ) -> None:
@@ -629,6 +634,11 @@ def _print(values: Mapping[str, Any], as_json: bool, *parts: str | Table) -> Non
 
             # Not cut at 80 columns where there is no terminal to fit.
             Console(width=None if sys.stdout.isatty() else 120).print(part)
+
+
+def _listed(value: Any) -> str:
+    """A dictionary in one line, anything else as it is."""
+    return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def _plain(value: Any) -> Any:
