@@ -507,6 +507,65 @@ def test_a_failing_network_ends_the_call_without_hanging(run, tmp_path, monkeypa
         tag_files(run, files, tmp_path / "out", batch_size=2)
 
 
+def test_the_pictures_of_a_call_are_not_tagged_by_the_next(run, tmp_path):
+    write_png(tmp_path / "images/a.png", pixels())
+    out = tmp_path / "images/tags"
+    assert tag_files(run, [tmp_path / "images"], out).files == 1
+    again = tag_files(run, [tmp_path / "images"], out)
+    assert (again.files, again.skipped, again.images) == (1, 1, 1)
+
+
+def test_a_name_that_is_not_utf8_is_a_name(run, tmp_path):
+    file = tmp_path / os.fsdecode(b"M\xfcller.png")
+    try:
+        write_png(file, pixels())
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names alone")
+    for skipped in (0, 1):
+        summary = tag_files(run, [file], tmp_path / "out")
+        assert (summary.ok, summary.skipped) == (True, skipped)
+    assert (tmp_path / "out/tags.csv").read_bytes().count(b"\nM\xfcller.png,") == 2
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["files"][0]["file"] == str(file)
+
+
+def test_a_folder_of_something_else_is_left_alone(run, tmp_path):
+    file = write_png(tmp_path / "a.png", pixels())
+    (tmp_path / "out").mkdir()
+    for content in ("{}", "[]", "no JSON", '{"runs": [], "settings": {}}'):
+        (tmp_path / "out/manifest.json").write_text(content)
+        with pytest.raises(BadSetting, match=r"manifest\.json is not of radtag tag, or damaged\. Choose another"):
+            tag_files(run, [file], tmp_path / "out")
+        assert (tmp_path / "out/manifest.json").read_text() == content
+
+
+def test_many_bad_files_in_a_row_are_settled_as_they_come(run, tmp_path):
+    files = [tmp_path / f"{i}.png" for i in range(40)]
+    for file in files:
+        file.write_bytes(b"")
+    write_png(files[-1], pixels())
+    lines = []
+
+    def progress(done: int, _: int) -> None:
+        lines.append((done, len(run.model.seen)))
+
+    assert len(tag_files(run, files, tmp_path / "out", batch_size=2, progress=progress).failures) == 39
+    assert (15, 0) in lines, "before the network had anything to do"
+    assert lines[-1] == (40, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, r"^device 'gpu' cannot be used \(.*\)\. Use auto or cpu\.$"),
+        ({"device": "cuda:99"}, r"^device 'cuda:99' cannot be used"),
+        ({"min_area_px": -1.0}, "at least 0 pixels, got -1.0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(run, options, message):
+    with pytest.raises(BadSetting, match=message):
+        Tagger(run, **options)
+
+
 # -- names
 
 

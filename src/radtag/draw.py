@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -236,7 +237,8 @@ def read_map(path: Path) -> NDArray[np.float32]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all, in a folder that is made if need be."""
-    beside = path.with_name(f".{path.name[:80]}.{os.getpid()}.part")
+    # Names cut to a length that any disk takes may be alike, hence the thread.
+    beside = path.with_name(f".{path.name[:40]}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         try:
             beside.write_bytes(data)

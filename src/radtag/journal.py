@@ -106,7 +106,8 @@ class Journal:
 
     def _add(self, entry: dict[str, Any]) -> None:
         at = self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        # In ASCII, with escapes: a file's name need not be UTF-8.
+        self._file.write(json.dumps(entry).encode("ascii") + b"\n")
         self._file.flush()  # with the system now: a kill of this process loses nothing
         self._take(entry, at)
 
@@ -151,7 +152,8 @@ class Journal:
         """Writes tags.csv, whole or not at all; how many images are positive for each finding."""
         positives = dict.fromkeys(findings, 0)
         beside = path.with_name(f".{path.name}.part")
-        with open(beside, "w", newline="", encoding="utf-8") as stream:
+        # A name that is not UTF-8 is written as the bytes it has on the disk.
+        with open(beside, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(columns)
             for name in self.images():

@@ -252,7 +252,9 @@ class Tagger:
             raise BadSetting(f"grid is measured or tiles, got {grid!r}.")
         if tta not in ("none", "flip"):
             raise BadSetting(f"tta is none or flip, got {tta!r}.")
-        self.findings: tuple[str, ...] = known if findings is None else tuple(findings)
+        if min_area_px is not None and not min_area_px >= 0:
+            raise BadSetting(f"the smallest part of a mask has at least 0 pixels, got {min_area_px}.")
+        self.findings: tuple[str, ...] = known if findings is None else tuple(dict.fromkeys(findings))
         for name in (*self.findings, *(threshold if isinstance(threshold, Mapping) else ())):
             if name not in known:
                 raise BadSetting(f"the run does not know the finding {name!r}; it knows {', '.join(known)}.")
@@ -274,7 +276,7 @@ class Tagger:
         self.batch_size = batch_size
         self.min_area_px = min_area_px
         self.tta = tta
-        self.device = torch.device(_device(device))
+        self.device = _device(device)
         self._models = [run.build_model().to(self.device) for run in self.runs]
         # What the tags depend on; written with them, so that a folder never mixes two ways of tagging.
         self.settings: dict[str, Any] = {
@@ -479,7 +481,7 @@ def tag_files(
         tagger = Tagger.load(run, **options)
     else:
         tagger = Tagger(run, **options)
-    todo, missing = _found(files)
+    todo, missing = _found(files, out)
     workers = threads or min(8, os.cpu_count() or 1)
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -520,14 +522,16 @@ def tag_files(
     return summary
 
 
-def _found(given: Iterable[Path | str]) -> tuple[list[Path], dict[str, str]]:
-    """The files meant, each once; and what names none, with its cause."""
+def _found(given: Iterable[Path | str], out: Path) -> tuple[list[Path], dict[str, str]]:
+    """The files meant, each once; and what names none, with its cause. Pictures of an earlier call are not tagged."""
+    own = [Path(os.path.abspath(out / name)) for name in ("maps", "masks", "overlays")]
     files: dict[Path, None] = {}
     missing: dict[str, str] = {}
     first: UnreadableImage | None = None
     for one in given:
         try:
-            files.update(dict.fromkeys(Path(os.path.abspath(file)) for file in expand(one)))
+            found = [Path(os.path.abspath(file)) for file in expand(one)]
+            files.update((file, None) for file in found if not any(file.is_relative_to(folder) for folder in own))
         except UnreadableImage as error:
             missing[str(one)] = str(error)
             first = first or error
@@ -596,7 +600,11 @@ def _tag_all(
     with ThreadPoolExecutor(workers, thread_name_prefix="write") as writers:
         for step in read_ahead(files, read, threads=workers, ahead=tagger.batch_size + workers):
             pending.append(step)
-            if sum(one.value is not None for one in pending) == tagger.batch_size:
+            # Files that cannot be read fill no batch, and are settled all the same.
+            if (
+                sum(one.value is not None for one in pending) == tagger.batch_size
+                or len(pending) > 8 * tagger.batch_size
+            ):
                 flush(writers)
                 settle(tagger.batch_size)
         flush(writers)
@@ -673,7 +681,13 @@ def _claim(out: Path, identity: Mapping[str, Any]) -> None:
             raise BadSetting(f"{out} has a journal but no manifest.json. Choose another folder, or delete this one.")
         draw.write_bytes(path, json.dumps({**identity, "radtag": radtag.__version__, "complete": False}).encode())
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        before["runs"][0]["path"], before["runs"][0]["sha256"], before["settings"]["findings"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise BadSetting(
+            f"{path} is not of radtag tag, or damaged. Choose another folder, or delete this one."
+        ) from error
     if [run["sha256"] for run in before["runs"]] != [run["sha256"] for run in identity["runs"]]:
         other = ", ".join(run["path"] for run in before["runs"])
         raise BadSetting(f"{out} holds tags by another run, {other}. Choose another folder, or delete this one.")
@@ -698,7 +712,8 @@ def _write_manifest(
         "failures": [{"file": file, "cause": cause} for file, cause in summary.failures.items()],
         "files": list(journal.files()),
     }
-    draw.write_bytes(out / "manifest.json", (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+    # Names of files that are not UTF-8 come as what JSON cannot spell but in escapes.
+    draw.write_bytes(out / "manifest.json", (json.dumps(values, indent=1) + "\n").encode())
 
 
 def _digest(run: Path) -> str:
@@ -737,13 +752,21 @@ def _mirrored(grid: Grid, size_px: int) -> Grid:
     return replace(grid, offset_rc=(grid.offset_rc[0], offset))
 
 
-def _device(name: str) -> str:
-    """The device meant by "auto"."""
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _device(name: str) -> torch.device:
+    """The device of this name; "auto" is the accelerator if there is one.
+
+    Raises:
+        BadSetting: no such device, or not on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all of these
+        reason = str(error).splitlines()[0].rstrip(".")[:120]
+        raise BadSetting(f"device {name!r} cannot be used ({reason}). Use auto or cpu.") from error
+    return device
 
 
 def _share(setting: str, value: float) -> float:
