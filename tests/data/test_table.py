@@ -57,6 +57,26 @@ def test_findings_are_chosen_with_their_labels():
     assert THREE.with_findings(["Nodule"]).labels().shape == (3, 1)
 
 
+def test_another_set_joins_as_training_images():
+    other = Dataset("other", ("Nodule", "Edema"), tuple(
+        Record(f"{split}.png", Path("other", f"{split}.png"), (1.0, 0.0), patient="7", split=split)
+        for split in ("train", "val", "test")
+    ))  # fmt: skip
+    both = THREE.join(other)
+    assert both.findings == THREE.findings
+    added = both.records[len(THREE) :]
+    assert [(one.image, one.split, one.patient) for one in added] == [
+        ("other/train.png", "train", "other:7"), ("other/val.png", "train", "other:7")
+    ]  # fmt: skip
+    assert all(math.isnan(one.labels[0]) and one.labels[1] == 1 for one in added)  # it knows nothing of Mass
+    with pytest.raises(BadData, match="shares no finding with three: it has Edema; wanted are Mass, Nodule"):
+        THREE.join(other.with_findings(["Edema"]))
+    scored = next(one for one in THREE.records if one.split in ("val", "test"))
+    again = Dataset("again", ("Mass",), (Record("x", scored.path, (1.0,), split="train"),))
+    with pytest.raises(BadData, match="would be trained on as an image of again, and three has it for validation"):
+        THREE.join(again)
+
+
 def test_boxes_follow_the_frame_they_were_drawn_in():
     boxes = {"Mass": ((10.0, 20.0, 30.0, 60.0),)}
     drawn = record("a.png", boxes_xyxy=boxes, box_frame_rc=(100, 200))

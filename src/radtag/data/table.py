@@ -5,6 +5,7 @@ Boxes and masks ride along for scoring only; nothing under :mod:`radtag.train` r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -116,6 +117,7 @@ class Dataset:
             present = sorted({record.split or "(none)" for record in self.records})
             raise BadData(
                 f"{self.name}: no image is in {' or '.join(splits)}; the splits present are {', '.join(present)}."
+                " Choose one of these, or give others with --splits."
             )
         return replace(self, records=chosen)
 
@@ -131,7 +133,7 @@ class Dataset:
         is taken, with the labels of the findings that both name.
 
         Raises:
-            BadData: no finding in common.
+            BadData: no finding in common, or a file that one set trains on and the other scores.
         """
         shared = [name for name in self.findings if name in other.findings]
         if not shared:
@@ -140,6 +142,13 @@ class Dataset:
                 f"wanted are {', '.join(self.findings)}. Rename its columns."
             )
         at = [other.findings.index(name) if name in shared else -1 for name in self.findings]
+        scored = {os.path.abspath(record.path) for record in self.records if record.split in ("val", "test")}
+        for record in other.records:
+            if record.split != "test" and os.path.abspath(record.path) in scored:
+                raise BadData(
+                    f"{record.path} would be trained on as an image of {other.name}, and {self.name} has it for"
+                    " validation or scoring. Leave it out of one of them."
+                )
         added = tuple(
             replace(
                 record,
