@@ -83,8 +83,7 @@ def evaluate(
         BadSetting: a negative number of bootstraps.
     """
     started = time.monotonic()
-    if bootstraps < 0:
-        raise BadSetting(f"bootstraps is a number of draws, at least 0, got {bootstraps}.")
+    _refuse_negative(bootstraps)
     tagger = _tagger(run, options)
     findings = tuple(name for name in dataset.findings if name in tagger.findings)
     if not findings:
@@ -143,7 +142,9 @@ def pool(folders: Sequence[Path | str], out: Path | str, *, bootstraps: int = 10
 
     Raises:
         BadData: a folder that is no evaluation, folds that share an image, or that differ in their findings.
+        BadSetting: a negative number of bootstraps.
     """
+    _refuse_negative(bootstraps)
     if not folders:
         raise BadData("nothing to pool. Give the folders that radtag evaluate wrote, one a fold.")
     paths, out = [Path(folder) for folder in folders], Path(out)
@@ -325,6 +326,11 @@ class _Scorer:
                 "mask_share": float(truth.mask.mean()),
             }
         return row
+
+
+def _refuse_negative(bootstraps: int) -> None:
+    if bootstraps < 0:
+        raise BadSetting(f"bootstraps is a number of draws, at least 0, got {bootstraps}.")
 
 
 def _tagger(run: Run | Path | str | Sequence[Run | Path | str] | Predictor, options: Mapping[str, Any]) -> Predictor:

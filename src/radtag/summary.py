@@ -11,10 +11,12 @@ but has no value (for ``auroc`` and ``average_precision`` the pairs whose label 
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,11 +66,18 @@ class PixelCounts:
 
     @classmethod
     def read(cls, path: Path) -> PixelCounts | None:
-        """What :meth:`write` wrote; None where there is nothing (no outlines, or none that count)."""
+        """What :meth:`write` wrote; None where there is nothing (no outlines, or none that count).
+
+        Raises:
+            BadData: a file that is damaged.
+        """
         if not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(*(arrays[name] for name in ("fine", "coarse", "patient", "finding", "pairs")))
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(*(arrays[name] for name in ("fine", "coarse", "patient", "finding", "pairs")))
+        except (EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+            raise BadData(f"{path} is damaged ({error}). Write it again with radtag evaluate.") from error
 
     @classmethod
     def join(cls, parts: list[PixelCounts]) -> PixelCounts:

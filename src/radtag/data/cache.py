@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import track
 
 from radtag.data.prepare import Fit, prepare
-from radtag.errors import BadData, RadtagError
+from radtag.errors import BadData, BadSetting, RadtagError
 from radtag.images import read
 
 VERSION = 1  # of the preparation: raise it when the same file would give other pixels
@@ -170,7 +170,11 @@ def _digests(paths: Sequence[Path], root: Path) -> list[str]:
 
 
 def _evict(root: Path, keep: Path) -> None:
-    limit = float(os.environ.get("RADTAG_CACHE_GB", "50")) * 1e9
+    given = os.environ.get("RADTAG_CACHE_GB", "50")
+    try:
+        limit = float(given) * 1e9
+    except ValueError:
+        raise BadSetting(f"RADTAG_CACHE_GB is {given!r}. Set it to a number of gigabytes, such as 50.") from None
     entries = []  # last use, size, entry
     for entry in root.iterdir():
         try:

@@ -99,7 +99,7 @@ class Run:
                 raise BadRun(f"{path}: training has not ended. Run the same train command again to go on.")
             raise BadRun(f"{path} is not a run: it has no run.toml. Give the folder that train wrote with --out.")
         try:
-            values = tomllib.loads(file.read_text())
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
             if values["format"] != FORMAT:
                 raise BadRun(
                     f"{file}: format {values['format']}, this version reads {FORMAT}. Use the radtag that made it."
@@ -112,7 +112,7 @@ class Run:
                 sd=values["sd"],
                 grid=Grid.from_dict(values["grid"]),
                 calibration=Calibration.from_dict(values["calibration"]),
-                card=json.loads((path / "card.json").read_text()),
+                card=json.loads((path / "card.json").read_text(encoding="utf-8")),
             )
         except (OSError, KeyError, TypeError, ValueError, ValidationError) as error:
             raise BadRun(
@@ -170,7 +170,7 @@ def normalise(images: Tensor, mean: float, sd: float, channels: int) -> Tensor:
 def write_text(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, file)
 
 
