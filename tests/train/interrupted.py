@@ -38,21 +38,25 @@ def alone(settings: TrainSettings, dataset: Dataset, out: str) -> float:
 
 
 def killed(settings: TrainSettings, dataset: Dataset, out: str, seconds: float, seed: int) -> list[int]:
-    """The same, killed (SIGKILL) at random moments until it ends by itself; epochs done at each kill."""
+    """The same, killed (SIGKILL) at a random moment of every epoch, then left to end; epochs done at each kill."""
     moments = random.Random(seed)
-    epochs = []
-    while True:
+    epochs: list[int] = []
+    for wanted in range(settings.epochs):
         process = multiprocessing.get_context("fork").Process(target=train_quietly, args=(settings, dataset, out))
         process.start()
-        # The first kills come early, the later ones late, so that the run ends.
-        process.join(moments.uniform(0.2, 0.8) * seconds * (1 + len(epochs) / 4))
-        if not process.is_alive():
-            assert process.exitcode == 0, process.exitcode
-            return epochs
+        while process.is_alive() and epochs_done(out) < wanted:
+            time.sleep(0.005)
+        process.join(moments.uniform(0, 0.8) * seconds / settings.epochs)
         process.kill()
         process.join()
-        log = Path(out) / "log.jsonl"
-        epochs.append(len(log.read_text().splitlines()) if log.exists() else 0)
+        epochs.append(epochs_done(out))
+    alone(settings, dataset, out)
+    return epochs
+
+
+def epochs_done(out: str) -> int:
+    log = Path(out) / "log.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def main() -> None:
