@@ -394,7 +394,7 @@ def tag(
     device: Device = "auto",
     batch_size: BatchSize = 8,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="For reading and writing. Default: one a core.")
+        int | None, typer.Option("--threads", min=1, help="For reading and writing. Default: one a core, at most 8.")
     ] = None,
     as_json: Json = False,
 ) -> None:
