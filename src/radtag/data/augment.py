@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 
@@ -46,6 +46,13 @@ class AugmentOptions(BaseModel):
     contrast: float = Field(default=0.5, ge=0)
     tone_p: float = Field(default=0.5, ge=0, le=1)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+    @field_validator("area", "ratio")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] < math.inf:
+            raise ValueError("the smallest comes first, and both are above 0")
+        return value
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from pydantic import ValidationError
 from torch import nn
 
 from radtag.errors import BadSetting
@@ -37,7 +38,15 @@ def build(method: str, findings: int, backbone: BackboneOptions, options: dict[s
     """
     if method not in METHODS:
         raise BadSetting(f"unknown method {method!r}; use one of {', '.join(METHODS)}.")
-    return import_module(METHODS[method]).build(findings, backbone, options)
+    try:
+        return import_module(METHODS[method]).build(findings, backbone, options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise BadSetting(
+            f"setting options.{name} = {first['input']!r} of {method}: {first['msg']}."
+            f" docs/methods/{method}.md lists its settings."
+        ) from error
 
 
 __all__ = ["METHODS", "BackboneOptions", "Output", "build"]

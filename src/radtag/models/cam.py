@@ -8,7 +8,7 @@ plus the bias. With max pooling it is the baseline of the PYLON paper: same enco
 from __future__ import annotations
 
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from radtag.models.backbone import Backbone, BackboneOptions
@@ -26,7 +26,7 @@ class CamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pool: Pooling = "avg"
-    sharpness: float = 10.0
+    sharpness: float = Field(default=10.0, gt=0)
 
 
 class Cam(nn.Module):

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from radtag.models.backbone import Backbone, BackboneOptions
@@ -38,9 +38,9 @@ class PylonOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     up: Literal["1layer", "2layer"] = "2layer"
-    decoder_channels: int = 128
+    decoder_channels: int = Field(default=128, ge=1)
     pool: Pooling = "max"
-    sharpness: float = 10.0
+    sharpness: float = Field(default=10.0, gt=0)
 
 
 class Pylon(nn.Module):
