@@ -419,8 +419,14 @@ def test_data_that_cannot_be_trained_on_is_refused(squares, tmp_path):
     with pytest.raises(BadData, match="no image is in val; the splits present are train"):
         quietly(squares.only("train"), tmp_path / "a")
     untold = tuple(replace(one, labels=(NAN, NAN)) if one.split == "val" else one for one in squares.records)
-    with pytest.raises(BadData, match="no image of this split has a known label"):
+    with pytest.raises(BadData, match="no image of the val split has a known label"):
         quietly(replace(squares, records=untold), tmp_path / "b")
+    unknown = tuple(replace(one, labels=(one.labels[0], NAN)) for one in squares.records)
+    with pytest.raises(BadData, match=r"no training image has a known label of 'right'\. Label some, or"):
+        quietly(replace(squares, records=unknown), tmp_path / "d")
+    positive = tuple(replace(one, labels=(1.0, NAN)) if one.split == "val" else one for one in squares.records)
+    with pytest.raises(BadData, match="keep is 'auroc', and no finding has positive and negative validation images"):
+        quietly(replace(squares, records=positive), tmp_path / "e", keep="auroc")
     single = tuple(one for one in squares.records if one.split == "val" or one.image == "00.png")
     with pytest.raises(BadData, match="1 readable training image; at least 2 are needed"):
         quietly(replace(squares, records=single), tmp_path / "c")

@@ -81,6 +81,12 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             raise BadRun(f"{out} holds a finished run with other settings or data. Give another --out.")
         return finished
 
+    _refuse_unlabelled(train_set, val_set, settings)
+    # The network comes before the images: a setting that does not fit is refused before hours of decoding.
+    torch.manual_seed(settings.seed)
+    model = build(settings.method, len(dataset.findings), settings.backbone, settings.options)
+    weights_from, fresh = _first_weights(model, settings, dataset.findings)
+
     out.mkdir(parents=True, exist_ok=True)
     pixels, labels, failures = _load(train_set, settings, settings.stored_px or settings.size_px)
     val_pixels, val_labels, val_failures = _load(val_set, settings, settings.size_px)
@@ -89,13 +95,10 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     if len(pixels) < 2:
         raise BadData(f"{dataset.name}: {len(pixels)} readable training image; at least 2 are needed.")
 
-    torch.manual_seed(settings.seed)
-    model = build(settings.method, len(dataset.findings), settings.backbone, settings.options)
-    weights_from, fresh = _first_weights(model, settings, dataset.findings)
     model = model.to(memory_format=torch.channels_last)
     if world > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    own_mean, own_sd = normalisation(settings.backbone)
+    own_mean, own_sd = _expected(settings)
     mean = settings.mean if settings.mean is not None else own_mean
     sd = settings.sd if settings.sd is not None else own_sd
 
@@ -352,9 +355,11 @@ def predict_maps(
     accelerator: Accelerator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
     """(image, finding) logits and (image, finding, row, col) map logits, float16 to halve the memory."""
-    outputs = list(_outputs(model, pixels, np.arange(len(pixels)), settings, mean, sd, accelerator))
-    logits = torch.cat([output.logits for output in outputs]).cpu().numpy()
-    return logits, torch.cat([output.maps.half().cpu() for output in outputs]).numpy()
+    logits, maps = [], []
+    for output in _outputs(model, pixels, np.arange(len(pixels)), settings, mean, sd, accelerator):
+        logits.append(output.logits.cpu())
+        maps.append(output.maps.half().cpu())
+    return torch.cat(logits).numpy(), torch.cat(maps).numpy()
 
 
 def _outputs(
@@ -377,8 +382,27 @@ def _known(dataset: Dataset) -> Dataset:
     """The images with at least one known label."""
     records = tuple(record for record in dataset.records if not all(math.isnan(label) for label in record.labels))
     if not records:
-        raise BadData(f"{dataset.name}: no image of this split has a known label.")
+        split = dataset.records[0].split
+        raise BadData(
+            f"{dataset.name}: no image of the {split} split has a known label. Label some, or give other --splits."
+        )
     return replace(dataset, records=records)
+
+
+def _refuse_unlabelled(train_set: Dataset, val_set: Dataset, settings: TrainSettings) -> None:
+    """Refuses a finding that nothing can be learned about, and a choice by an AUROC that does not exist."""
+    for finding, column in zip(train_set.findings, train_set.labels().T, strict=True):
+        if np.isnan(column).all():
+            raise BadData(
+                f"{train_set.name}: no training image has a known label of {finding!r}. "
+                "Label some, or name the findings wanted with --finding."
+            )
+    val_labels = val_set.labels()
+    if settings.keep == "auroc" and not ((val_labels == 1).any(axis=0) & (val_labels == 0).any(axis=0)).any():
+        raise BadData(
+            f"{val_set.name}: keep is 'auroc', and no finding has positive and negative validation images. "
+            "Use keep=loss, or give other --splits."
+        )
 
 
 def _load(
@@ -423,6 +447,14 @@ def _first_weights(model: nn.Module, settings: TrainSettings, findings: tuple[st
     model.load_state_dict({**own, **fitting})
     taken = f"{len(fitting)} of {len(own) - 2} tensors and the head of {int((~fresh).sum())} findings"
     return f"run {source.path.name} ({taken}), itself from {source.card.get('weights_from')}", fresh
+
+
+def _expected(settings: TrainSettings) -> tuple[float, float]:
+    """Mean and sd that the first weights were trained with."""
+    if settings.start_from is None:
+        return normalisation(settings.backbone)
+    source = Run.load(settings.start_from)
+    return source.mean, source.sd
 
 
 @torch.no_grad()

@@ -24,8 +24,9 @@ class TrainSettings(BaseModel):
         stored_px: side at which images are decoded and kept, from which training takes its random crops; left out,
             ``size_px``. Twice ``size_px`` lets a crop of half the side keep its detail.
         fit: how an image is fitted into that square.
-        mean, sd: normalisation on the 0-1 scale; left out, what the backbone's weights expect.
-        start_from: a run whose weights are taken where names and shapes fit, before training (further pretraining).
+        mean, sd: normalisation on the 0-1 scale; left out, what the first weights expect.
+        start_from: a run whose weights training begins with, in place of ``backbone.weights``: all of its backbone, and
+            the head of every finding that both know.
         head_start: "zero" is the paper's bias; "prior" starts the head quiet, with a bias at which the new network
             says each finding's frequency, which saves the epochs in which a maximum over random cells is unlearned.
         epochs: at most so many passes over the training images.
