@@ -185,7 +185,7 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "card.md"
     write_text(file, "old")
 
-    def full(self, text):
+    def full(self, text, **options):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
