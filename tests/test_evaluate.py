@@ -16,11 +16,11 @@ from radtag.compare import compare, comparison
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.evaluate import evaluate, pool
-from radtag.geometry import Frame, Grid
+from radtag.geometry import Frame, Grid, stretch_mask
 from radtag.images import Image
 from radtag.pairs import PairTable
 from radtag.tag import Layer, Prediction, Tag
-from radtag.truth import in_frame, stretched, truth_of
+from radtag.truth import in_frame, truth_of
 
 SIZE = (20, 40)  # rows, cols
 NAN = float("nan")
@@ -325,7 +325,7 @@ def test_mask_in_a_letterbox() -> None:
     expected = np.zeros((8, 8), dtype=bool)
     expected[2:4, 6:8] = True  # two rows of padding above
     np.testing.assert_array_equal(inside, expected)
-    np.testing.assert_array_equal(stretched(mask, (2, 8)), np.repeat(mask, 2, axis=1))
+    np.testing.assert_array_equal(stretch_mask(mask, (2, 8)), np.repeat(mask, 2, axis=1))
 
 
 def test_pairs_come_back_from_their_file(tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radtag.geometry import Frame, Grid, box_area, box_iou, boxes_to_mask, interpolation_matrix, to_original
+from radtag.geometry import (
+    Frame,
+    Grid,
+    box_area,
+    box_iou,
+    boxes_to_mask,
+    interpolation_matrix,
+    stretch_mask,
+    to_original,
+)
 
 sides = st.integers(min_value=1, max_value=400)
 
@@ -184,3 +193,11 @@ def test_whole_boxes_and_their_masks_have_one_area(numbers):
     x1, y1, wide, high = numbers
     box = [x1 % 40, y1 % 30, x1 % 40 + wide % 20, y1 % 30 + high % 20]
     assert boxes_to_mask([box], (50, 60)).sum() == box_area([box])[0]
+
+
+def test_a_mask_is_stretched_by_the_exact_pixel_under_each_centre():
+    # 30 columns over 11: centre 5.5 lies at 5.5 * 30 / 11 = 15 exactly, where the rounded ratio 30 / 11 gives column 14.
+    mask = np.zeros((2, 30), dtype=bool)
+    mask[1, 15] = True
+    assert np.argwhere(stretch_mask(mask, (3, 11))).tolist() == [[1, 5], [2, 5]]
+    assert stretch_mask(mask, (2, 30)) is mask

@@ -20,13 +20,14 @@ from scipy import ndimage
 
 from radtag import draw
 from radtag.data.table import Dataset
+from radtag.geometry import stretch_mask
 from radtag.images import Image
 from radtag.pairs import PairTable
 from radtag.predictions import Predictor, predictions
 from radtag.report.definitions import BY_KEY
 from radtag.report.page import Case, Colours, Gallery, Picture, replace_text
 from radtag.tag import Tag
-from radtag.truth import Mask, Truth, stretched, truth_of
+from radtag.truth import Mask, Truth, truth_of
 
 DARK_CASES = 4
 ALARM_CASES = 6
@@ -303,6 +304,6 @@ def _outlined(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, in
     """A mask's outline on a picture of another size, two pixels wide so that it is seen on a small screen."""
     inside = _resampled(mask.astype(np.float32), (picture.shape[0], picture.shape[1])) > 0.5
     if mask.any() and not inside.any():  # a lesion smaller than a pixel of the picture
-        inside = stretched(mask, (picture.shape[0], picture.shape[1]))
+        inside = stretch_mask(mask, (picture.shape[0], picture.shape[1]))
     once = draw.outline(picture, inside, colour=colour)
     return draw.outline(once, ndimage.binary_erosion(inside), colour=colour)

@@ -178,6 +178,17 @@ def to_original(maps: NDArray[np.float32], grid: Grid, frame: Frame) -> NDArray[
     return np.matmul(np.matmul(rows, maps.astype(np.float32, copy=False)), cols.T)
 
 
+def stretch_mask(mask: NDArray[np.bool_], size_rc: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask (row, col) stretched over an image of another size, nearest pixel; of that size, it comes back as is."""
+    if mask.shape == tuple(size_rc):
+        return mask
+    # Whole numbers: the pixel under a centre is exact, where floats would now and then fall on its neighbour.
+    rows, cols = (
+        (2 * np.arange(size) + 1) * cells // (2 * size) for size, cells in zip(size_rc, mask.shape, strict=True)
+    )
+    return mask[np.ix_(rows, cols)]
+
+
 def box_area(boxes_xyxy: ArrayLike) -> FloatArray:
     """Areas of boxes (n, 4) -> (n,), in square pixels; an inverted box has area 0."""
     boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from radtag import regions
 from radtag.data.table import Record
-from radtag.geometry import Frame
+from radtag.geometry import Frame, stretch_mask
 from radtag.images import read_mask
 
 Mask = NDArray[np.bool_]
@@ -39,24 +39,13 @@ def truth_of(record: Record, finding: str, size_rc: tuple[int, int]) -> Truth | 
     drawn = record.boxes_in(finding, size_rc)
     mask = None
     if finding in record.masks:
-        mask = stretched(read_mask(record.masks[finding]), size_rc)
+        mask = stretch_mask(read_mask(record.masks[finding]), size_rc)
     if len(drawn):
         return Truth(drawn, mask, True)
     if mask is None:
         return None
     around = regions.find(mask.astype(np.float32), 0.5, min_area_px=0).boxes_xyxy
     return Truth(np.array(around, dtype=np.float64).reshape(-1, 4), mask, False)
-
-
-def stretched(mask: Mask, size_rc: tuple[int, int]) -> Mask:
-    """A mask stretched over an image of another size, nearest pixel."""
-    if mask.shape == tuple(size_rc):
-        return mask
-    rows, cols = (
-        np.minimum(((np.arange(size) + 0.5) * (cells / size)).astype(np.int64), cells - 1)
-        for size, cells in zip(size_rc, mask.shape, strict=True)
-    )
-    return mask[np.ix_(rows, cols)]
 
 
 def in_frame(mask: Mask, frame: Frame) -> Mask:

@@ -37,6 +37,7 @@ from radtag.data.lesions import KINDS, Anatomy, FloatImage, Mask, boxes_of, spli
 from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
+from radtag.geometry import stretch_mask
 
 VERSION = 2
 """Raised with every change that moves a pixel of a planted lesion."""
@@ -289,7 +290,7 @@ def _plant_one(
         given = read_mask(record.lungs) if record.lungs is not None else None
     except UnreadableImage as error:
         return _Outcome(None, [], str(error))
-    lungs = _fit(given, pixels.shape) if given is not None else estimate_lungs(pixels)
+    lungs = stretch_mask(given, (pixels.shape[0], pixels.shape[1])) if given is not None else estimate_lungs(pixels)
     anatomy = Anatomy.of(pixels, lungs) if lungs is not None else None
     if lungs is None or anatomy is None:
         return _Outcome(None, [], "its lung mask is empty" if given is not None else "no lungs were found in it")
@@ -322,13 +323,6 @@ def _depth(pixels: FloatImage) -> tuple[int, type[np.uint8] | type[np.uint16]]:
     """Levels of the PNG that keeps an image: 255 if its values are those of 8 bits, else 65535."""
     scaled = pixels.astype(np.float64) * 255
     return (255, np.uint8) if np.abs(scaled - np.rint(scaled)).max() < 1e-3 else (65535, np.uint16)
-
-
-def _fit(mask: Mask, size_rc: tuple[int, ...]) -> Mask:
-    """A mask of any size stretched over an image, nearest pixel."""
-    rows = ((np.arange(size_rc[0]) + 0.5) * mask.shape[0] / size_rc[0]).astype(int)
-    cols = ((np.arange(size_rc[1]) + 0.5) * mask.shape[1] / size_rc[1]).astype(int)
-    return mask[rows][:, cols]
 
 
 def estimate_lungs(pixels: FloatImage) -> Mask | None:
