@@ -196,7 +196,7 @@ def test_whole_boxes_and_their_masks_have_one_area(numbers):
 
 
 def test_a_mask_is_stretched_by_the_exact_pixel_under_each_centre():
-    # 30 columns over 11: centre 5.5 lies at 5.5 * 30 / 11 = 15 exactly, where the rounded ratio 30 / 11 gives column 14.
+    # 30 columns over 11: centre 5.5 lies at 15 exactly, where the rounded ratio 30 / 11 gives column 14.
     mask = np.zeros((2, 30), dtype=bool)
     mask[1, 15] = True
     assert np.argwhere(stretch_mask(mask, (3, 11))).tolist() == [[1, 5], [2, 5]]
