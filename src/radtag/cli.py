@@ -208,6 +208,9 @@ def data_plant(
         typer.Option("--only", metavar="SPLIT", help="Use this split's images alone, as train; repeat for several."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use at most so many healthy images.")] = None,
+    times: Annotated[
+        int, typer.Option("--times", min=1, help="Plant each training image up to so often, with other lesions.")
+    ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which images, which lesions, where and how.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -233,6 +236,7 @@ def data_plant(
         seed=seed,
         normal=normal,
         limit=limit,
+        times=times,
     )
     about = json.loads((table.parent / "about.json").read_text(encoding="utf-8"))
     lines = [f"{about['written']} images, {about['planted']} of them with lesions -> {table}"]

@@ -109,6 +109,25 @@ def test_the_same_seed_gives_the_same_set_and_workers_do_not_matter(normals: Dat
     assert len(_rows(first)) == 20
 
 
+def test_more_rounds_add_lesions_to_the_training_images_alone(normals: Dataset, tmp_path: Path):
+    once = _rows(plant(normals, tmp_path / "once", progress=False))
+    table = plant(normals, tmp_path / "thrice", times=3, progress=False)
+    thrice = _rows(table)
+    assert {row["image"]: row for row in once}.keys() <= {row["image"]: row for row in thrice}.keys()
+    for path in sorted((tmp_path / "once").rglob("*.png")):
+        assert path.read_bytes() == (tmp_path / "thrice" / path.relative_to(tmp_path / "once")).read_bytes()
+    added = [row for row in thrice if row["image"] not in {row["image"] for row in once}]
+    train = sum(row["split"] == "train" for row in once)
+    assert len(added) == 2 * round(0.5 * train)
+    assert {row["split"] for row in added} == {"train"}
+    contents = [(table.parent / row["image"]).read_bytes() for row in thrice]
+    assert len(set(contents)) == len(contents)
+    patients = {row["attr:original"]: row["patient"] for row in once}
+    copies = [row for row in thrice if row["split"] == "train"]
+    assert len({row["patient"] for row in copies}) == len({row["patient"] for row in once if row["split"] == "train"})
+    assert all(row["patient"] == (patients[row["attr:original"]] or row["attr:original"]) for row in copies)
+
+
 def test_own_splits_are_kept_and_a_missing_validation_part_is_drawn(normals: Dataset, tmp_path: Path):
     own = tuple(
         replace(record, split="test" if index % 4 < 2 else "train") for index, record in enumerate(normals.records)

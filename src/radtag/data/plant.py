@@ -106,6 +106,7 @@ def plant(
     seed: int = 0,
     normal: str | None = None,
     limit: int | None = None,
+    times: int = 1,
     workers: int = 2,
     progress: bool | None = None,
 ) -> Path:
@@ -131,6 +132,9 @@ def plant(
         seed: which images, which kinds, where and how.
         normal: the finding that means healthy.
         limit: use at most so many healthy images, drawn with the seed.
+        times: rounds in which the training images are planted. Each further round draws the share anew and adds what
+            it plants, so that one healthy image carries many lesions; val and test are the same whatever the rounds.
+            The copies of an image are one patient.
         workers: threads that decode, paint and write; they do not change the result.
         progress: True to show a bar, False not to, None to show one on a terminal.
 
@@ -157,6 +161,8 @@ def plant(
     findings = tuple(dict.fromkeys(name for kind in kinds for name in (*called[kind], *doubted[kind])))
     if limit is not None and limit < 2:
         raise BadSetting(f"plant: limit {limit} is too few to plant lesions in some. Use a number from 2.")
+    if times < 1:
+        raise BadSetting(f"plant: times {times} plants nothing. Use 1 or more.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadSetting(f"{out} exists and is not empty. Name a new folder, or empty that one.")
     chosen = healthy(dataset, normal=normal)
@@ -164,8 +170,11 @@ def plant(
         drawn = np.random.default_rng((seed, 1)).permutation(len(chosen))[:limit]
         chosen = replace(chosen, records=tuple(chosen.records[i] for i in sorted(drawn.tolist())))
     chosen = _with_splits(chosen, seed)
-    plan = _plan(chosen, share, kinds, seed)
+    plan = _plan(chosen, share, kinds, seed, times)
     names = _file_names(chosen)
+    if times > 1:
+        chosen = replace(chosen, records=tuple(replace(r, patient=r.patient or r.image) for r in chosen.records))
+    jobs = [(record, turn) for turn in range(times) for record in chosen.records if (record.image, turn) in plan]
 
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.{os.getpid()}.partial"
@@ -174,19 +183,28 @@ def plant(
         (partial / folder).mkdir(parents=True)
     try:
         outcomes = []
-        with ThreadPoolExecutor(workers) as pool, progress_bar(len(chosen), "planting lesions", progress) as advance:
-            jobs = [
-                pool.submit(_plant_one, record, names[record.image], plan[record.image], called, doubted, seed, partial)
-                for record in chosen.records
+        with ThreadPoolExecutor(workers) as pool, progress_bar(len(jobs), "planting lesions", progress) as advance:
+            waiting = [
+                pool.submit(
+                    _plant_one,
+                    record,
+                    names[record.image] + (f"~{turn + 1}" if turn else ""),  # no plain name has a tilde
+                    plan[record.image, turn],
+                    called,
+                    doubted,
+                    _lesion_seed(record.image, seed, turn),
+                    partial,
+                )
+                for record, turn in jobs
             ]
-            for job in jobs:
+            for job in waiting:
                 outcomes.append(job.result())
                 advance(1)
         rows = [outcome.row for outcome in outcomes if outcome.row is not None]
         left_out = [
             {"image": record.image, "cause": outcome.cause}
-            for record, outcome in zip(chosen.records, outcomes, strict=True)
-            if outcome.row is None
+            for (record, turn), outcome in zip(jobs, outcomes, strict=True)
+            if outcome.row is None and turn == 0
         ]
         if len(left_out) > len(chosen) / 2:
             first = left_out[0]
@@ -207,6 +225,7 @@ def plant(
             "source": dataset.name,
             "seed": seed,
             "share": share,
+            "times": times,
             "kinds": list(kinds),
             "names": {kind: list(called[kind]) for kind in kinds},
             "unsure": {kind: list(doubted[kind]) for kind in kinds if doubted[kind]},
@@ -240,10 +259,16 @@ def _with_splits(dataset: Dataset, seed: int) -> Dataset:
     return splits.assign(dataset, seed)
 
 
-def _plan(dataset: Dataset, share: float, kinds: Sequence[str], seed: int) -> dict[str, tuple[str, ...]]:
-    """Image -> the kinds to paint; exactly the share of each split, and kinds dealt out in turn."""
-    plan: dict[str, tuple[str, ...]] = {record.image: () for record in dataset.records}
-    for number, split in enumerate(("train", "val", "test")):
+def _plan(
+    dataset: Dataset, share: float, kinds: Sequence[str], seed: int, times: int
+) -> dict[tuple[str, int], tuple[str, ...]]:
+    """(image, round) -> the kinds to paint; exactly the share of each split, and kinds dealt out in turn.
+
+    Every image is in the first round, be it with no kind; the further rounds hold the training images they plant.
+    """
+    plan: dict[tuple[str, int], tuple[str, ...]] = {(record.image, 0): () for record in dataset.records}
+    rounds = [(0, "train"), (0, "val"), (0, "test"), *((turn, "train") for turn in range(1, times))]
+    for number, (at_round, split) in enumerate(rounds):
         rng = np.random.default_rng((seed, 2, number))
         images = sorted(record.image for record in dataset.records if record.split == split)
         order = rng.permutation(len(images))[: round(share * len(images))]
@@ -253,8 +278,14 @@ def _plan(dataset: Dataset, share: float, kinds: Sequence[str], seed: int) -> di
             others = [kind for kind in kinds if kind != first]
             second = (others[int(rng.integers(len(others)))],) if others and rng.random() < SECOND_KIND else ()
             # Air first, solid things over it.
-            plan[images[at]] = tuple(kind for kind in _PAINTING_ORDER if kind in (first, *second))
+            plan[images[at], at_round] = tuple(kind for kind in _PAINTING_ORDER if kind in (first, *second))
     return plan
+
+
+def _lesion_seed(image: str, seed: int, turn: int) -> tuple[int, ...]:
+    """What draws an image's lesions: its name, the set's seed and, past the first, the round."""
+    key = int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big")
+    return (seed, 3, key, turn) if turn else (seed, 3, key)
 
 
 _PAINTING_ORDER = ("pneumothorax", "effusion", "consolidation", "atelectasis", "mass", "nodule")
@@ -279,7 +310,7 @@ def _plant_one(
     planned: tuple[str, ...],
     called: Mapping[str, tuple[str, ...]],
     doubted: Mapping[str, tuple[str, ...]],
-    seed: int,
+    seed: tuple[int, ...],
     folder: Path,
 ) -> _Outcome:
     """Decodes, paints and writes one image; every image goes the same way, planned lesions or none."""
@@ -294,8 +325,7 @@ def _plant_one(
     anatomy = Anatomy.of(pixels, lungs) if lungs is not None else None
     if lungs is None or anatomy is None:
         return _Outcome(None, [], "its lung mask is empty" if given is not None else "no lungs were found in it")
-    key = int.from_bytes(hashlib.blake2b(record.image.encode(), digest_size=8).digest(), "big")
-    painted, painted_masks = lesions.paint(np.random.default_rng((seed, 3, key)), pixels, anatomy, planned)
+    painted, painted_masks = lesions.paint(np.random.default_rng(seed), pixels, anatomy, planned)
     masks: dict[str, Mask] = {}
     for kind, mask in painted_masks.items():
         for finding in called[kind]:
