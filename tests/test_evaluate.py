@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as Pillow
 
 from radtag.compare import compare, comparison
@@ -225,6 +226,34 @@ def test_outlines_without_boxes(dataset: Dataset, tmp_path: Path) -> None:
     assert value(result, "opacity", "iobb_0.5") == 1.0
     assert value(result, "opacity", "precision") == pytest.approx((16 + 16) / 80)
     assert any("outline" in note for note in result["about"]["notes"])
+
+
+def test_pointing_at_the_networks_size_is_of_the_plain_sigmoid(dataset: Dataset, tmp_path: Path) -> None:
+    # One high cell among low ones, and a field of nine slightly lower ones: interpolated, the field is higher.
+    sigmoids = np.full((5, 10), 0.01, dtype=np.float32)
+    sigmoids[1, 1] = 0.9
+    sigmoids[1:4, 5:8] = 0.85
+    calibrated = np.where(sigmoids == np.float32(0.9), 0.95, np.where(sigmoids > 0.8, 0.5, 0.001)).astype(np.float32)
+
+    class Coarse(KnownMaps):
+        def predict(self, images: Iterable[Image]) -> Iterator[Prediction]:
+            for image in images:
+                layer = Layer(
+                    np.stack([calibrated] * 3),
+                    Grid.tiles((5, 10), SIZE),
+                    Frame.identity(SIZE),
+                    np.stack([sigmoids] * 3),
+                )
+                yield Prediction(image, np.full(3, 0.5, dtype=np.float32), (layer,))
+
+    published = torch.nn.functional.interpolate(torch.from_numpy(sigmoids)[None, None], SIZE, mode="bilinear")
+    row, col = np.unravel_index(int(published.argmax()), SIZE)
+    assert (5 * 4 <= col < 8 * 4) and (1 * 4 <= row < 4 * 4)
+    first = dataset.records[0]
+    field = Record(first.image, first.path, (1.0, 0.0), boxes_xyxy={"opacity": ((20.0, 4.0, 32.0, 16.0),)})
+    result = evaluate(Coarse({}), Dataset("field", dataset.findings, (field,)), tmp_path / "out", bootstraps=0)
+    assert value(result, "opacity", "pointing_network") == 1.0
+    assert value(result, "opacity", "pointing") == 0.0
 
 
 def test_folds_pooled_are_the_whole(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:

@@ -174,6 +174,21 @@ def test_calibration_applies_to_scores_and_maps(tmp_path):
     assert (bright.positive, bright.mask_threshold, bright.mask.any()) == (False, 0.9, False)
 
 
+def test_the_networks_own_sigmoids_are_kept_beside_the_calibrated_maps(tmp_path):
+    one = make_run(tmp_path / "run", look="first")
+    calibrated = replace(one, calibration=replace(PLAIN, map_slope=(3.0, 0.5), map_bias=(-2.0, 1.0)))
+    image = Image(pixels(), "a.png")
+    tagger = Tagger(calibrated, findings=["dark", "bright"], tta="flip")
+    (prediction,) = tagger.predict([image])
+    square = torch.from_numpy(one.prepare(image)[0])[None]
+    with torch.inference_mode():
+        plain = one.model(one.normalise(square)).maps.sigmoid()[0].numpy()
+        mirrored = one.model(one.normalise(square.flip(-1))).maps.sigmoid()[0].numpy()[..., ::-1]
+    np.testing.assert_array_equal(prediction.layers[0].sigmoids, plain[::-1])
+    np.testing.assert_array_equal(prediction.layers[1].sigmoids, mirrored[::-1])
+    assert not np.allclose(prediction.layers[0].maps, plain[::-1])
+
+
 def test_batches_do_not_change_the_order_or_the_tags(run):
     images = [Image(pixels((100 + 4 * i, 200), (10 * i, 20, 10 * i + 60, 70)), f"{i}.png") for i in range(7)]
     tags = list(Tagger(run, batch_size=3).tag(images))

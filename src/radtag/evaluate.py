@@ -12,8 +12,8 @@ Images pass one batch at a time; no map is kept. Masks and boxes are read here a
 
 What is compared with what: the true boxes of a pair if the data set has them, else the boxes around the parts of
 its true mask. The map is the calibrated one in original pixels, as ``radtag tag`` gives it; ``pointing_network`` alone
-takes the map laid over the network's input in tiles, as PYLON is published (there the map is a plain sigmoid, here a
-calibrated one: it rises with it, so that the highest cell is the same).
+takes the network's own map, the plain sigmoid of its logits, laid over the network's input in tiles, as PYLON is
+published. The calibrated map has the same highest cell, but between cells the two interpolate differently.
 """
 
 from __future__ import annotations
@@ -346,13 +346,17 @@ def _tagger(run: Run | Path | str | Sequence[Run | Path | str] | Predictor, opti
 
 
 def _network_map(prediction: Prediction, at: int) -> NDArray[np.float32] | None:
-    """A finding's map at the network's input size, its cells as tiles; None where networks differ in their frame."""
+    """The sum of a finding's uncalibrated maps at the network's input size, their cells as tiles.
+
+    None where networks differ in their frame.
+    """
     if any(layer.frame != prediction.frame for layer in prediction.layers):
         return None
     size = prediction.frame.size_rc
-    total = bilinear(np.ascontiguousarray(prediction.layers[0].maps[at]), size)
-    for layer in prediction.layers[1:]:
-        total = total + bilinear(np.ascontiguousarray(layer.maps[at]), size)
+    cells = [layer.maps if layer.sigmoids is None else layer.sigmoids for layer in prediction.layers]
+    total = bilinear(np.ascontiguousarray(cells[0][at]), size)
+    for further in cells[1:]:
+        total = total + bilinear(np.ascontiguousarray(further[at]), size)
     return total
 
 

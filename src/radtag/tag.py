@@ -58,11 +58,16 @@ OVERLAY_PX = 768
 
 
 class Layer(NamedTuple):
-    """Calibrated maps (finding, row, col) of one pass through one network, where its cells look, and the way back."""
+    """Calibrated maps (finding, row, col) of one pass through one network, where its cells look, and the way back.
+
+    ``sigmoids`` are the same maps before calibration, as the network gives them: plain sigmoids of its logits, which
+    is what published numbers are taken on; None = there is no other map than the calibrated one.
+    """
 
     maps: FloatMap
     grid: Grid
     frame: Frame
+    sigmoids: FloatMap | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Prediction:
     @cached_property
     def peaks(self) -> NDArray[np.float64]:
         """(finding, 3): x and y of the map's first largest pixel, and its value."""
-        return regions.peaks(self.layers)
+        return regions.peaks([(layer.maps, layer.grid, layer.frame) for layer in self.layers])
 
 
 @dataclass(frozen=True)
@@ -310,13 +315,15 @@ class Tagger:
                     output = model(run.normalise(pixels.flip(-1) if mirror else pixels))
                 logits = output.logits.float().cpu().numpy()[:, self._at]
                 cells = output.maps.float().cpu().numpy()[:, self._at]
+                # torch's own sigmoid: where it saturates, the first maximum is decided by its rounding.
+                sigmoids = output.maps.float().sigmoid().cpu().numpy()[:, self._at]
                 grid = self._grids[i]
                 if mirror:
-                    cells, grid = cells[..., ::-1], _mirrored(grid, run.size_px)
+                    cells, sigmoids, grid = cells[..., ::-1], sigmoids[..., ::-1], _mirrored(grid, run.size_px)
                 maps = calibration.maps(cells)
                 scores += calibration.scores(logits) / np.float32(len(self.runs) * len(mirrored))
                 for j, one in enumerate(batch):
-                    layers[j].append(Layer(maps[j], grid, one.inputs[i][1]))
+                    layers[j].append(Layer(maps[j], grid, one.inputs[i][1], sigmoids[j]))
         return [
             Prediction(one.image, score, tuple(layer)) for one, score, layer in zip(batch, scores, layers, strict=True)
         ]

@@ -118,8 +118,8 @@ def _definitions() -> tuple[Definition, ...]:
             "pointing_network",
             "Pointing, network size",
             "points",
-            "The same at the network's input size with the map stretched over the image, as PYLON (Preechakul et al."
-            " 2022) scores it.",
+            "The same at the network's input size, as PYLON (Preechakul et al. 2022) scores it: the plain sigmoid of"
+            " the network's map, before calibration, interpolated bilinearly over the network's input.",
         ),
     ]
     for threshold in REGION_THRESHOLDS:
