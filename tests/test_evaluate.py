@@ -248,7 +248,8 @@ def test_pointing_at_the_networks_size_is_of_the_plain_sigmoid(dataset: Dataset,
 
     published = torch.nn.functional.interpolate(torch.from_numpy(sigmoids)[None, None], SIZE, mode="bilinear")
     row, col = np.unravel_index(int(published.argmax()), SIZE)
-    assert (5 * 4 <= col < 8 * 4) and (1 * 4 <= row < 4 * 4)
+    assert 5 * 4 <= col < 8 * 4
+    assert 1 * 4 <= row < 4 * 4
     first = dataset.records[0]
     field = Record(first.image, first.path, (1.0, 0.0), boxes_xyxy={"opacity": ((20.0, 4.0, 32.0, 16.0),)})
     result = evaluate(Coarse({}), Dataset("field", dataset.findings, (field,)), tmp_path / "out", bootstraps=0)

@@ -574,6 +574,8 @@ def test_many_bad_files_in_a_row_are_settled_as_they_come(run, tmp_path):
         ({"device": "gpu"}, r"^device 'gpu' cannot be used \(.*\)\. Use auto or cpu\.$"),
         ({"device": "cuda:99"}, r"^device 'cuda:99' cannot be used"),
         ({"min_area_px": -1.0}, "at least 0 pixels, got -1.0"),
+        ({"threshold": {"brihgt": 0.4}}, r"'brihgt', which is not tagged\. Tagged are bright, dark\.$"),
+        ({"threshold": {"dark": 0.4}, "findings": ["bright"]}, r"'dark', which is not tagged\. Tagged are bright\.$"),
     ],
 )
 def test_options_that_cannot_be_are_refused(run, options, message):

@@ -260,9 +260,14 @@ class Tagger:
         if min_area_px is not None and not min_area_px >= 0:
             raise BadSetting(f"the smallest part of a mask has at least 0 pixels, got {min_area_px}.")
         self.findings: tuple[str, ...] = known if findings is None else tuple(dict.fromkeys(findings))
-        for name in (*self.findings, *(threshold if isinstance(threshold, Mapping) else ())):
+        for name in self.findings:
             if name not in known:
                 raise BadSetting(f"the run does not know the finding {name!r}; it knows {', '.join(known)}.")
+        for name in threshold if isinstance(threshold, Mapping) else ():
+            if name not in self.findings:
+                raise BadSetting(
+                    f"a threshold is given for {name!r}, which is not tagged. Tagged are {', '.join(self.findings)}."
+                )
         at = [known.index(name) for name in self.findings]
         self._at = at
         self._calibrations: list[Calibration] = [run.calibration.only(at) for run in self.runs]
