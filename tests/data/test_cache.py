@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import PIL.Image
 import pytest
 
 from radtag.data import cache
-from radtag.data.cache import open_cache
+from radtag.data.cache import PixelCache, open_cache
 from radtag.data.prepare import prepare
 from radtag.errors import BadData
 from radtag.images import read
@@ -251,3 +252,23 @@ def test_the_folder_can_be_set(files, tmp_path, monkeypatch, capfd):
     open_cache(files, SIDE, "stretch")
     assert len(entries(tmp_path / "elsewhere")) == 1
     assert capfd.readouterr().out == ""  # progress is not for stdout
+
+
+def test_images_that_can_be_read_are_looked_up_and_not_copied(tmp_path):
+    shape = (600, 256, 256)
+    pixels = np.lib.format.open_memmap(tmp_path / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+    pixels[4], pixels[599] = 40, 59
+    readable = np.ones(600, dtype=bool)
+    readable[[0, 3]] = False
+    cache = PixelCache(pixels, readable, (("a.png", "broken"), ("b.png", "broken")))
+    tracemalloc.start()
+    try:
+        kept = cache.kept
+        picked = kept[np.array([597, 2, 2])]
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # of 39 MB
+    finally:
+        tracemalloc.stop()
+    assert len(kept) == 598
+    assert picked.shape == (3, 256, 256)
+    assert picked[:, 0, 0].tolist() == [59, 40, 40]
+    assert kept[:3][:, 5, 5].tolist() == [0, 0, 40]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from rich.console import Console
 
 from radtag.calibration import Calibration
-from radtag.data.cache import open_cache
+from radtag.data.cache import PixelCache, open_cache
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.models import BackboneOptions, build
@@ -301,6 +302,22 @@ def test_images_that_say_nothing_or_cannot_be_read_are_left_out(squares, tmp_pat
     run = quietly(replace(squares, records=(told, replace(second, path=broken), *rest)), tmp_path / "run", epochs=1)
     assert run.card["data"]["train_images"] == 31
     assert [text.partition(": ")[0] for text in run.card["data"]["unreadable"]] == [str(broken)]
+
+
+def test_an_unreadable_image_brings_no_other_into_memory(squares, tmp_path, monkeypatch):
+    train_set = squares.only("train")
+    pixels = np.lib.format.open_memmap(tmp_path / "p.npy", mode="w+", dtype=np.uint8, shape=(32, 512, 512))
+    pixels[31] = 7
+    readable = np.arange(32) != 1
+    monkeypatch.setattr(classify, "open_cache", lambda *_: PixelCache(pixels, readable, (("01.png", "broken"),)))
+    tracemalloc.start()
+    try:
+        kept, labels, failures = classify._load(train_set, settings(), 512)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # of 8 MB
+    finally:
+        tracemalloc.stop()
+    assert (len(kept), labels.shape, failures) == (31, (31, 2), (("01.png", "broken"),))
+    np.testing.assert_array_equal(kept[np.array([30])], pixels[31:])
 
 
 def test_a_start_from_another_run(runs, squares, tmp_path):

@@ -50,6 +50,30 @@ class PixelCache:
     readable: NDArray[np.bool_]
     failures: tuple[tuple[str, str], ...]
 
+    @property
+    def kept(self) -> ReadablePixels:
+        """The images that could be read, in order."""
+        return ReadablePixels(self.pixels, np.flatnonzero(self.readable))
+
+
+class ReadablePixels:
+    """Some images of a memory map, left where they are: an index, where picking them would copy all into memory.
+
+    Args:
+        pixels: (image, row, col) uint8.
+        rows: (n,) which of them, in the order wanted.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+        self._pixels, self._rows = pixels, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(m, row, col): the images at these places, read now."""
+        return np.asarray(self._pixels[self._rows[at]])
+
 
 def folder() -> Path:
     """Where entries are kept."""

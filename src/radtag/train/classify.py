@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from radtag.calibration import Calibration
 from radtag.data import augment
-from radtag.data.cache import PixelCache, open_cache
+from radtag.data.cache import ReadablePixels, open_cache
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.metrics.classification import auroc
@@ -45,6 +45,8 @@ from radtag.models.evidence import measure_grid
 from radtag.train import log
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
+
+Pixels = NDArray[np.uint8] | ReadablePixels
 
 
 def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console: Console | None = None) -> Run:
@@ -104,7 +106,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     model = model.to(device)
     if settings.head_start == "prior" and fresh.any():
-        first = torch.from_numpy(np.array(val_pixels[:32])).to(device).float() / 255
+        first = torch.from_numpy(val_pixels[:32]).to(device).float() / 255
         inputs = normalise(first, mean, sd, settings.backbone.channels)
         _start_at_prior(model, inputs, labels.to(device), fresh.to(device))
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
@@ -328,7 +330,7 @@ class Schedule:
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,
-    pixels: NDArray[np.uint8],
+    pixels: Pixels,
     settings: TrainSettings,
     mean: float,
     sd: float,
@@ -348,7 +350,7 @@ def predict_logits(
 @torch.inference_mode()
 def predict_maps(
     model: nn.Module,
-    pixels: NDArray[np.uint8],
+    pixels: Pixels,
     settings: TrainSettings,
     mean: float,
     sd: float,
@@ -364,7 +366,7 @@ def predict_maps(
 
 def _outputs(
     model: nn.Module,
-    pixels: NDArray[np.uint8],
+    pixels: Pixels,
     rows: NDArray[np.int64],
     settings: TrainSettings,
     mean: float,
@@ -407,12 +409,10 @@ def _refuse_unlabelled(train_set: Dataset, val_set: Dataset, settings: TrainSett
 
 def _load(
     dataset: Dataset, settings: TrainSettings, size_px: int
-) -> tuple[NDArray[np.uint8], Tensor, tuple[tuple[str, str], ...]]:
-    cache: PixelCache = open_cache([record.path for record in dataset.records], size_px, settings.fit)
+) -> tuple[ReadablePixels, Tensor, tuple[tuple[str, str], ...]]:
+    cache = open_cache([record.path for record in dataset.records], size_px, settings.fit)
     labels = torch.from_numpy(dataset.labels())
-    if cache.readable.all():
-        return cache.pixels, labels, ()
-    return cache.pixels[cache.readable], labels[torch.from_numpy(cache.readable)], cache.failures
+    return cache.kept, labels[torch.from_numpy(cache.readable)], cache.failures
 
 
 def _first_weights(model: nn.Module, settings: TrainSettings, findings: tuple[str, ...]) -> tuple[str, Tensor]:

@@ -57,11 +57,11 @@ def import_pylon(file: Path | str, out: Path | str, *, calibrate_on: Dataset | N
     if calibrate_on is not None:
         val_set = calibrate_on.only("val").with_findings(FINDINGS)
         cache = open_cache([record.path for record in val_set.records], SIZE_PX, settings.fit)
-        logits, maps = predict_maps(model, cache.pixels[cache.readable], settings, MEAN, SD, start_accelerator("no"))
+        logits, maps = predict_maps(model, cache.kept, settings, MEAN, SD, start_accelerator("no"))
         labels = val_set.labels()[cache.readable]
         calibration = Calibration.fit(logits, maps, labels, findings=FINDINGS)
         notes = [f"Calibrated on {len(labels)} validation images of {calibrate_on.name}.", *calibration.notes]
-        sample = torch.from_numpy(cache.pixels[cache.readable][:16]).float() / 255
+        sample = torch.from_numpy(cache.kept[:16]).float() / 255
     else:
         # Without images, noise of natural range shows the network's geometry.
         sample = torch.rand(8, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(0))
