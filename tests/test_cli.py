@@ -161,6 +161,9 @@ def test_an_unknown_method_and_setting_are_refused_before_anything_is_read(call)
     assert done.status == 1
     assert done.err.startswith("Error: setting epocs = 3: Extra inputs are not permitted. Known settings: method, ")
     assert not Path("cache").exists()
+    done = call("train", "magic", "phantom:8", "--out", "x")
+    assert done == Result(1, "", "Error: unknown method 'magic'; use one of pylon, cam.\n")
+    assert not Path("cache").exists()
 
 
 def test_an_operating_system_error_has_its_file_and_no_traceback(call):

@@ -304,6 +304,7 @@ def train(
     Example: radtag train pylon csv:chest/table.csv --out runs/chest --preset small --backbone resnet18
     """
     from radtag.data.sources import open_source
+    from radtag.models import refuse_unknown
     from radtag.train.classify import train as act
     from radtag.train.settings import settings_from
 
@@ -321,6 +322,7 @@ def train(
     }
     changes = _nested({key: value for key, value in flags.items() if value is not None}, setting or [])
     settings = settings_from(preset, **{**changes, "method": method})
+    refuse_unknown(settings.method)
     dataset = open_source(source, splits=splits, seed=split_seed, findings=finding)
     for further in also or []:
         dataset = dataset.join(open_source(further, seed=split_seed))

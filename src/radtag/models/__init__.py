@@ -24,6 +24,16 @@ from radtag.models.output import Output
 METHODS = {"pylon": "radtag.models.pylon", "cam": "radtag.models.cam"}
 
 
+def refuse_unknown(method: str) -> None:
+    """Refuses a method that does not exist; cheap, so that it can be asked before anything is read.
+
+    Raises:
+        BadSetting: an unknown method.
+    """
+    if method not in METHODS:
+        raise BadSetting(f"unknown method {method!r}; use one of {', '.join(METHODS)}.")
+
+
 def build(method: str, findings: int, backbone: BackboneOptions, options: dict[str, object]) -> nn.Module:
     """A model whose ``forward(images)`` takes (batch, channel, row, col) float32 and gives an :class:`Output`.
 
@@ -36,8 +46,7 @@ def build(method: str, findings: int, backbone: BackboneOptions, options: dict[s
     Raises:
         BadSetting: an unknown method or option.
     """
-    if method not in METHODS:
-        raise BadSetting(f"unknown method {method!r}; use one of {', '.join(METHODS)}.")
+    refuse_unknown(method)
     try:
         return import_module(METHODS[method]).build(findings, backbone, options)
     except ValidationError as error:
@@ -49,4 +58,4 @@ def build(method: str, findings: int, backbone: BackboneOptions, options: dict[s
         ) from error
 
 
-__all__ = ["METHODS", "BackboneOptions", "Output", "build"]
+__all__ = ["METHODS", "BackboneOptions", "Output", "build", "refuse_unknown"]

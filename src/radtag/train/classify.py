@@ -39,7 +39,7 @@ from radtag.data.cache import ReadablePixels, open_cache
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.metrics.classification import auroc
-from radtag.models import build
+from radtag.models import build, refuse_unknown
 from radtag.models.backbone import load_weights, normalisation
 from radtag.models.evidence import measure_grid
 from radtag.train import log
@@ -66,6 +66,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
         BadRun: the folder holds a run with other settings or data.
         BadSetting: settings that do not fit each other, the data or the machine.
     """
+    refuse_unknown(settings.method)
     out = Path(out)
     console = console or Console(stderr=True)
     accelerator = start_accelerator(settings.mixed_precision)
