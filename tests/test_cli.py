@@ -129,6 +129,14 @@ def test_an_error_is_one_message_and_status_1(call):
             ["train", "pylon", "phantom:8", "--out", "x", "--set", "seed.deep=1", "--seed", "3"],
             "--set seed.deep: seed was given a value of its own. Give it or its parts.",
         ),
+        *(
+            (
+                ["train", "pylon", "phantom:8", "--out", "x", "--start-from", "runs/a", *weights],
+                "--weights package and --start-from runs/a: all weights of the backbone come from the run."
+                " Leave one of the two out.",
+            )
+            for weights in (["--weights", "package"], ["--set", "backbone.weights=package"])
+        ),
         (
             ["tag", "nowhere", "x.png", "--out", "x", "--threshold", "nodule=high"],
             "--threshold nodule=high: 'high' is not a number. Write 0.4 or NAME=0.4.",

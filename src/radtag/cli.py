@@ -323,6 +323,12 @@ def train(
     changes = _nested({key: value for key, value in flags.items() if value is not None}, setting or [])
     settings = settings_from(preset, **{**changes, "method": method})
     refuse_unknown(settings.method)
+    first = changes.get("backbone", {}).get("weights", "none")
+    if settings.start_from is not None and first != "none":
+        raise BadSetting(
+            f"--weights {first} and --start-from {settings.start_from}: all weights of the backbone come from the run."
+            " Leave one of the two out."
+        )
     dataset = open_source(source, splits=splits, seed=split_seed, findings=finding)
     for further in also or []:
         dataset = dataset.join(open_source(further, seed=split_seed))
