@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -420,6 +421,32 @@ def test_an_unfinished_run_goes_on_with_its_own_settings_alone(squares, tmp_path
     resumed = quietly(squares, out, epochs=2)
     whole = quietly(squares, tmp_path / "whole", epochs=2)
     assert (resumed.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["image", "lungs"])
+def test_a_file_replaced_by_another_of_its_name_is_noticed(squares, tmp_path, monkeypatch, kind):
+    first, *rest = squares.records
+    path, lungs = tmp_path / "first.png", tmp_path / "lungs.png"
+    shutil.copyfile(first.path, path)
+    shutil.copyfile(first.path, lungs)
+    own = replace(squares, records=(replace(first, path=path, lungs=lungs), *rest))
+    out = tmp_path / "run"
+    unfinished(own, out, monkeypatch, epochs=2)
+    copied = tmp_path / "copied.png"  # the same picture elsewhere is the same
+    shutil.copyfile(path, copied)
+    changed = path if kind == "image" else lungs
+    before = changed.read_bytes()
+    changed.write_bytes(rest[0].path.read_bytes())
+    with pytest.raises(BadRun, match=r"begun with other images: files of the same names have changed since\. Give"):
+        quietly(own, out, epochs=2)
+    changed.write_bytes(before)
+    moved = replace(own, records=(replace(own.records[0], path=copied), *rest))
+    quietly(moved, out, epochs=2)
+    changed.write_bytes(rest[0].path.read_bytes())
+    with pytest.raises(
+        BadRun, match=r"finished run, and images of its data have changed since\. Give"
+    ):
+        quietly(own, out, epochs=2)
 
 
 def test_a_damaged_resume_file_is_refused(squares, tmp_path, monkeypatch):

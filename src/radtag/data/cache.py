@@ -165,6 +165,13 @@ def _checksum(pixels: NDArray[np.uint8], failures: Sequence[tuple[int, str]]) ->
     return checksum
 
 
+def content_digests(paths: Sequence[Path], *, root: Path | None = None) -> list[str]:
+    """What entries are keyed by: SHA-256 of every file, read only where its path, size or time is not known yet."""
+    root = (root or folder()) / "pixels"
+    root.mkdir(parents=True, exist_ok=True)
+    return _digests(paths, root)
+
+
 def _digests(paths: Sequence[Path], root: Path) -> list[str]:
     """SHA-256 of every file; a file whose path, size and time are known is not read again."""
     index_file = root / "digests.json"

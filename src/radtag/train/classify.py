@@ -82,6 +82,9 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
         finished = Run.load(out)
         if finished.card.get("identity") != log.digest(identity):
             raise BadRun(f"{out} holds a finished run with other settings or data. Give another --out.")
+        contents = log.contents(train_set, val_set)
+        if finished.card.get("contents", contents) != contents:
+            raise BadRun(f"{out} holds a finished run, and images of its data have changed since. Give another --out.")
         return finished
 
     _refuse_unlabelled(train_set, val_set, settings)
@@ -91,6 +94,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     weights_from, fresh = _first_weights(model, settings, dataset.findings)
 
     out.mkdir(parents=True, exist_ok=True)
+    contents = log.contents(train_set, val_set)
     pixels, labels, failures = _load(train_set, settings, settings.stored_px or settings.size_px)
     val_pixels, val_labels, val_failures = _load(val_set, settings, settings.size_px)
     order_rows = _sampling(labels, settings)
@@ -127,7 +131,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     resume = out / "resume.pt"
     if resume.is_file():
-        state = _read_resume(resume, identity)
+        state = _read_resume(resume, identity, contents)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         if averaged is not None:
@@ -203,6 +207,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
                     resume,
                     {
                         "identity": log.digest(identity),
+                        "contents": contents,
                         "model": model.state_dict(),
                         "averaged": averaged.state_dict() if averaged is not None else {},
                         "optimiser": optimiser.state_dict(),
@@ -241,6 +246,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
         card=log.card(
             settings=settings,
             identity=log.digest(identity),
+            contents=contents,
             train_set=train_set,
             val_set=val_set,
             weights_from=weights_from,
@@ -542,7 +548,7 @@ def _judge(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...
     }
 
 
-def _read_resume(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+def _read_resume(file: Path, identity: Mapping[str, Any], contents: str) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         begun_with = state["identity"]
@@ -551,6 +557,11 @@ def _read_resume(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         raise BadRun(f"{file} is damaged ({reason}). Remove it to begin again.") from error
     if begun_with != log.digest(identity):
         raise BadRun(f"{file.parent} was begun with other settings or data. Give another --out, or remove the folder.")
+    if state.get("contents", contents) != contents:
+        raise BadRun(
+            f"{file.parent} was begun with other images: files of the same names have changed since."
+            " Give another --out, or remove the folder."
+        )
     return state
 
 

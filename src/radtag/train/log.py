@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from radtag.data.cache import content_digests
 from radtag.data.table import Dataset
 from radtag.train.run import write_text
 from radtag.train.settings import TrainSettings
@@ -35,6 +36,14 @@ def fingerprint(*datasets: Dataset) -> str:
         hashed.update(json.dumps([dataset.findings, [record.image for record in dataset.records]]).encode())
         hashed.update(dataset.labels().tobytes())
     return hashed.hexdigest()[:16]
+
+
+def contents(*datasets: Dataset) -> str:
+    """A short name of the files themselves, images and lung masks in order, wherever they lie."""
+    records = [record for dataset in datasets for record in dataset.records]
+    paths = [record.path for record in records]
+    digests = content_digests([*paths, *(record.lungs for record in records if record.lungs is not None)])
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
 
 def write(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -99,6 +108,7 @@ def card(
     *,
     settings: TrainSettings,
     identity: str,
+    contents: str,
     train_set: Dataset,
     val_set: Dataset,
     weights_from: str,
@@ -121,6 +131,7 @@ def card(
         "backbone": settings.backbone.name,
         "weights_from": weights_from,
         "identity": identity,
+        "contents": contents,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "minutes": round(history[-1]["minutes"], 1),
         "hardware": _hardware(device, processes),
