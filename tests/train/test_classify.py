@@ -443,9 +443,7 @@ def test_a_file_replaced_by_another_of_its_name_is_noticed(squares, tmp_path, mo
     moved = replace(own, records=(replace(own.records[0], path=copied), *rest))
     quietly(moved, out, epochs=2)
     changed.write_bytes(rest[0].path.read_bytes())
-    with pytest.raises(
-        BadRun, match=r"finished run, and images of its data have changed since\. Give"
-    ):
+    with pytest.raises(BadRun, match=r"finished run, and images of its data have changed since\. Give"):
         quietly(own, out, epochs=2)
 
 
