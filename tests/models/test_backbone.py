@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from radtag.errors import BadSetting
+from radtag.models import build
 from radtag.models.backbone import Backbone, BackboneOptions, load_weights, normalisation
 
 LITE = "tf_efficientnet_lite0"
@@ -96,6 +97,67 @@ def test_a_file_of_torch_and_one_in_foreign_names_are_taken(tmp_path, saved):
         assert load_weights(backbone, options("test_resnet", 1, file)).startswith(f"file {file.name} (sha256 ")
         for key, value in backbone.state_dict().items():
             assert torch.equal(value, want.state_dict()[key]), (file, key)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "size_px", "cells"),
+    [
+        ("cam", "vit_tiny_patch16_224", 96, 6),  # made for 224
+        ("cam", "swin_tiny_patch4_window7_224", 96, 3),
+        ("pylon", "swin_tiny_patch4_window7_224", 96, 24),
+        ("cam", "test_vit", 160, 10),  # made for 160
+    ],
+)
+def test_a_transformer_takes_the_size_asked_for(method, name, size_px, cells):
+    torch.manual_seed(0)
+    model = build(method, 2, options(name), {}, size_px).eval()
+    with torch.inference_mode():
+        output = model(torch.rand(3, 1, size_px, size_px))
+    assert output.maps.shape == (3, 2, cells, cells)
+    assert output.maps.isfinite().all()
+    assert not torch.allclose(output.logits[0], output.logits[1])
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_weights_of_a_transformer_fit_another_size(name, saved):
+    gray, colour = Backbone(options(name), 96, "coarsest").eval(), Backbone(options(name, 3), 96, "coarsest").eval()
+    for backbone, channels in ((gray, 1), (colour, 3)):
+        load_weights(backbone, options(name, channels, saved(name)))
+    images = torch.rand(2, 1, 96, 96)
+    with torch.inference_mode():
+        (of_gray,), (of_colour,) = gray(images), colour(images.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(of_gray, of_colour, atol=1e-4 * float(of_colour.abs().max()), rtol=0)
+    last = {"vit": "blocks.11.mlp.fc2.weight", "swin": "layers.3.blocks.1.mlp.fc2.weight"}[name.split("_")[0]]
+    (taken,) = [
+        value
+        for key, value in colour.net.state_dict().items()
+        if key.replace("_", ".").endswith(last.replace("_", "."))
+    ]
+    assert torch.equal(taken, random_weights(name)[last])
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "size_px", "message"),
+    [
+        (
+            "pylon",
+            "test_vit",
+            96,
+            r"test_vit has features at strides \[16, 16, 16\]; strides \[4, 8, 16, 32\] are needed. Choose a"
+            r" convolutional backbone such as resnet50, or the method cam, which needs one feature\.",
+        ),
+        (
+            "cam",
+            "efficientformer_l1",
+            96,
+            r"efficientformer_l1 does not take images of 96 px \(.+\)\. Its own size is 224\."
+            r" Choose another --size or --backbone\.",
+        ),
+    ],
+)
+def test_a_backbone_that_does_not_fit_says_what_to_do(method, name, size_px, message):
+    with pytest.raises(BadSetting, match=f"^{message}$"):
+        build(method, 2, options(name), {}, size_px)
 
 
 def test_random_weights_are_called_random():
@@ -220,7 +282,7 @@ def test_networks_without_the_four_strides_are_refused():
     with pytest.raises(BadSetting, match=r"^timm has no model 'test_resnot'\. Did you mean one of test_"):
         Backbone(options("test_resnot"))
     with pytest.raises(
-        BadSetting, match=r"^levit_128s has features at strides \[16, 32, 64\]; strides 4, 8, 16 and 32"
+        BadSetting, match=r"^levit_128s has features at strides \[16, 32, 64\]; strides \[4, 8, 16, 32\]"
     ):
         Backbone(options("levit_128s"))
     with pytest.raises(ValidationError, match="1 or 3"):

@@ -488,6 +488,13 @@ def test_a_rate_at_which_training_would_not_begin_is_refused(squares, tmp_path):
         quietly(squares, tmp_path / "run", lr=1e-7)
 
 
+def test_a_transformer_trains_at_another_size_than_its_own(squares, tmp_path):
+    run = quietly(squares, tmp_path / "run", epochs=1, backbone={"name": "vit_tiny_patch16_224", "weights": "none"})
+    assert run.grid.size_rc == (4, 4)
+    with torch.inference_mode():
+        assert run.build_model()(torch.rand(1, 1, 64, 64)).maps.shape == (1, 2, 4, 4)
+
+
 def test_bf16_trains_on_a_cpu_and_precisions_can_follow_one_another(squares, tmp_path):
     run = quietly(squares, tmp_path / "bf16", mixed_precision="bf16", epochs=2)
     assert all(math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"]) for row in history(run.path))

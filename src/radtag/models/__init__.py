@@ -7,7 +7,7 @@ pylon    :mod:`radtag.models.pylon`   Preechakul et al., iScience 25(3), 2022
 cam      :mod:`radtag.models.cam`     Zhou et al., CVPR 2016
 ======== ============================ ==================================================
 
-A new method is a file with a ``build(findings, options)`` function and a line in :data:`METHODS`.
+A new method is a file with a ``build(findings, backbone, options, size_px)`` function and a line in :data:`METHODS`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def refuse_unknown(method: str) -> None:
         raise BadSetting(f"unknown method {method!r}; use one of {', '.join(METHODS)}.")
 
 
-def build(method: str, findings: int, backbone: BackboneOptions, options: dict[str, object]) -> nn.Module:
+def build(
+    method: str, findings: int, backbone: BackboneOptions, options: dict[str, object], size_px: int | None = None
+) -> nn.Module:
     """A model whose ``forward(images)`` takes (batch, channel, row, col) float32 and gives an :class:`Output`.
 
     Args:
@@ -42,13 +44,14 @@ def build(method: str, findings: int, backbone: BackboneOptions, options: dict[s
         findings: how many findings it tells apart.
         backbone: the encoder.
         options: the method's own settings, as its file documents them.
+        size_px: side of the square input; needed for backbones that are made for one size (transformers).
 
     Raises:
-        BadSetting: an unknown method or option.
+        BadSetting: an unknown method or option, or a backbone that does not fit.
     """
     refuse_unknown(method)
     try:
-        return import_module(METHODS[method]).build(findings, backbone, options)
+        return import_module(METHODS[method]).build(findings, backbone, options, size_px)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,8 @@
-"""Any timm network as an encoder that returns its features at strides 4, 8, 16 and 32, with ImageNet weights.
+"""Any timm network as an encoder that returns its features, with ImageNet weights.
+
+Convolutional networks and hierarchical transformers (Swin) have features at strides 4, 8, 16 and 32; plain vision
+transformers have one stride, which is enough for a method that needs the coarsest feature alone. A network that is made
+for one size of input is made for the size asked for, and its position embeddings are interpolated (by timm).
 
 A one-channel stem is the RGB stem summed over its channels (timm's rule), so that a gray image gives exactly the
 features of the same image repeated three times.
@@ -8,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +38,7 @@ class BackboneOptions(BaseModel):
     """Which encoder, and where its first weights come from.
 
     Attributes:
-        name: any timm model that gives features at strides 4, 8, 16 and 32.
+        name: any timm model that gives features at strides 4, 8, 16 and 32; for cam, at any stride.
         channels: input channels; a gray image is repeated for 3.
         weights: "timm" downloads ImageNet weights, "package" takes an installed package's, "none" starts from random
             numbers, anything else is a file (safetensors, or a state dict saved by torch).
@@ -47,16 +52,26 @@ class BackboneOptions(BaseModel):
 
 
 class Backbone(nn.Module):
-    """Features at strides 4, 8, 16 and 32.
+    """Features of an image, finest first.
 
     Args:
         options: which network; its weights are not loaded here (see :func:`load_weights`).
+        size_px: side of the square input, for networks that are made for one; None = their own, and others take any.
+        wanted: strides of the features, or the coarsest alone.
 
     Attributes:
-        channels: channels of the four features, finest first.
+        channels: channels of the features, finest first.
+
+    Raises:
+        BadSetting: no such network, or one without these features or for other sizes.
     """
 
-    def __init__(self, options: BackboneOptions) -> None:
+    def __init__(
+        self,
+        options: BackboneOptions,
+        size_px: int | None = None,
+        wanted: tuple[int, ...] | Literal["coarsest"] = (4, 8, 16, 32),
+    ) -> None:
         super().__init__()
         if not timm.is_model(options.name):
             near = timm.list_models(f"*{options.name.split('_')[0]}*")[:5]
@@ -64,23 +79,48 @@ class Backbone(nn.Module):
                 f"timm has no model {options.name!r}." + (f" Did you mean one of {', '.join(near)}?" if near else "")
             )
         try:
-            self.net = timm.create_model(options.name, features_only=True, in_chans=options.channels, pretrained=False)
-        except (RuntimeError, AttributeError, NotImplementedError) as error:
+            self.net = _create(options.name, size_px, features_only=True, in_chans=options.channels, pretrained=False)
+        except (RuntimeError, AttributeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
             raise BadSetting(
-                f"{options.name} gives no feature maps ({error}). Choose a convolutional backbone."
+                f"{options.name} gives no feature maps ({_first_line(error)}). Choose a convolutional backbone."
             ) from error
         info: Any = self.net.feature_info
         strides: list[int] = info.reduction()
-        if not {4, 8, 16, 32} <= set(strides):
-            raise BadSetting(f"{options.name} has features at strides {strides}; strides 4, 8, 16 and 32 are needed.")
+        needed = (max(strides),) if wanted == "coarsest" else wanted
+        if not set(needed) <= set(strides):
+            raise BadSetting(
+                f"{options.name} has features at strides {strides}; strides {list(needed)} are needed."
+                " Choose a convolutional backbone such as resnet50, or the method cam, which needs one feature."
+            )
         # The last feature of a stride is its deepest.
-        self._taken = [max(i for i, stride in enumerate(strides) if stride == wanted) for wanted in (4, 8, 16, 32)]
+        self._taken = [max(i for i, stride in enumerate(strides) if stride == one) for one in needed]
+        self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         self.channels: list[int] = [info.channels()[i] for i in self._taken]
+        self.size_px = size_px
+        if size_px is not None:
+            self._refuse_size(options, size_px)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (batch, channel, row, col) -> four features, strides 4, 8, 16, 32."""
+        """Images (batch, channel, row, col) -> the features, finest first, each (batch, channel, row, col)."""
         features = self.net(images)
-        return [features[i] for i in self._taken]
+        chosen = [features[i] for i in self._taken]
+        return [one.permute(0, 3, 1, 2).contiguous() for one in chosen] if self._channels_last else chosen
+
+    @torch.no_grad()
+    def _refuse_size(self, options: BackboneOptions, size_px: int) -> None:
+        """Tries the size once: what a network cannot take, timm tells in many ways, and not before."""
+        self.eval()
+        try:
+            self(torch.zeros(1, options.channels, size_px, size_px))
+        except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+            own: Any = timm.get_pretrained_cfg(options.name, allow_unregistered=True)
+            side = f" Its own size is {own.input_size[-1]}." if own is not None else ""
+            raise BadSetting(
+                f"{options.name} does not take images of {size_px} px ({_first_line(error)}).{side}"
+                " Choose another --size or --backbone."
+            ) from error
+        finally:
+            self.train()
 
 
 def load_weights(backbone: Backbone, options: BackboneOptions) -> str:
@@ -95,11 +135,11 @@ def load_weights(backbone: Backbone, options: BackboneOptions) -> str:
     if options.weights == "none":
         return "random"
     if options.weights == "timm":
-        source, state = f"timm pretrained {options.name}", _from_timm(options)
+        source, state = f"timm pretrained {options.name}", _from_timm(options, backbone.size_px)
     elif options.weights == "package":
         source, state = _from_package(options)
     else:
-        source, state = _from_file(Path(options.weights), options)
+        source, state = _from_file(Path(options.weights), options, backbone.size_px)
     _fill(backbone.net, state, source)
     return source
 
@@ -116,9 +156,27 @@ def normalisation(options: BackboneOptions) -> tuple[float, float]:
     return sum(config.mean) / len(config.mean), sum(config.std) / len(config.std)
 
 
-def _from_timm(options: BackboneOptions) -> dict[str, Tensor]:
+def _create(name: str, size_px: int | None, **given: Any) -> Any:
+    """A timm model, made for inputs of this size where it is made for one at all."""
+    if size_px is not None:
+        try:
+            return timm.create_model(name, img_size=size_px, **given)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+    return timm.create_model(name, **given)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:120]
+
+
+def _from_timm(options: BackboneOptions, size_px: int | None) -> dict[str, Tensor]:
     try:
-        return timm.create_model(options.name, pretrained=True, in_chans=options.channels).state_dict()
+        state: dict[str, Tensor] = _create(
+            options.name, size_px, pretrained=True, in_chans=options.channels
+        ).state_dict()
+        return state
     except Exception as error:  # timm and the hub raise many kinds; all mean that there are no weights
         advice = "give a file with --weights FILE, or start from random numbers with --weights none"
         if options.name in PACKAGED_WEIGHTS:
@@ -141,7 +199,7 @@ def _from_package(options: BackboneOptions) -> tuple[str, dict[str, Tensor]]:
     return f"package {package}", _in_order(torch.load(path, map_location="cpu", weights_only=True), options, package)
 
 
-def _from_file(path: Path, options: BackboneOptions) -> tuple[str, dict[str, Tensor]]:
+def _from_file(path: Path, options: BackboneOptions, size_px: int | None) -> tuple[str, dict[str, Tensor]]:
     if not path.is_file():
         raise BadSetting(f"weights {str(path)!r} are neither 'timm', 'package', 'none' nor a file that exists.")
     try:
@@ -157,8 +215,12 @@ def _from_file(path: Path, options: BackboneOptions) -> tuple[str, dict[str, Ten
             "Give safetensors, or a torch.save of the state dict alone."
         ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    full = timm.create_model(options.name, in_chans=3)
+    full = _create(options.name, size_px, in_chans=3)
     if set(state) & set(full.state_dict()):
+        resample = getattr(sys.modules[type(full).__module__], "checkpoint_filter_fn", None)
+        unlike = any(key in state and state[key].shape != own.shape for key, own in full.state_dict().items())
+        if unlike and resample is not None:
+            state = resample(state, full)  # position embeddings of another size of input
         state = _adapt_stem(state, full, options.channels)
     elif len(state) == len(full.state_dict()):
         state = _in_order(state, options, path.name)
@@ -192,7 +254,8 @@ def _fill(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
     flat = {key.replace(".", "_", 1): value for key, value in state.items()}
     chosen = {}
     for key, tensor in own.items():
-        value = state.get(key, flat.get(key))
+        # ... and wrap others whole: "blocks.0.x" becomes "model.blocks.0.x".
+        value = state.get(key, flat.get(key, state.get(key.removeprefix("model."))))
         if value is None or value.shape != tensor.shape:
             found = "no such tensor" if value is None else f"shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
             raise BadSetting(f"weights from {source} do not fit the backbone: {key}: {found}.")

@@ -36,22 +36,25 @@ class Cam(nn.Module):
         findings: number of findings.
         backbone: the encoder.
         options: CAM's own settings.
+        size_px: side of the square input, for backbones that are made for one.
     """
 
-    def __init__(self, findings: int, backbone: BackboneOptions, options: CamOptions) -> None:
+    def __init__(
+        self, findings: int, backbone: BackboneOptions, options: CamOptions, size_px: int | None = None
+    ) -> None:
         super().__init__()
         self.options = options
-        self.backbone = Backbone(backbone)
+        self.backbone = Backbone(backbone, size_px, wanted="coarsest")
         self.head = nn.Conv2d(self.backbone.channels[-1], findings, kernel_size=1)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Float[Tensor, "batch channel row col"]) -> Output:
-        """Normalised images -> logits (batch, finding) and maps (batch, finding, row / 32, col / 32)."""
+        """Normalised images -> logits (batch, finding) and maps (batch, finding, row, col), of the coarsest stride."""
         maps = self.head(self.backbone(images)[-1]).float()
         return Output(pool(maps, self.options.pool, self.options.sharpness), maps)
 
 
-def build(findings: int, backbone: BackboneOptions, options: dict[str, object]) -> Cam:
+def build(findings: int, backbone: BackboneOptions, options: dict[str, object], size_px: int | None = None) -> Cam:
     """CAM with a random head; see :class:`CamOptions` for ``options``."""
-    return Cam(findings, backbone, CamOptions.model_validate(options))
+    return Cam(findings, backbone, CamOptions.model_validate(options), size_px)

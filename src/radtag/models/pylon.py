@@ -50,13 +50,16 @@ class Pylon(nn.Module):
         findings: number of findings.
         backbone: the encoder.
         options: PYLON's own settings.
+        size_px: side of the square input, for backbones that are made for one.
     """
 
-    def __init__(self, findings: int, backbone: BackboneOptions, options: PylonOptions) -> None:
+    def __init__(
+        self, findings: int, backbone: BackboneOptions, options: PylonOptions, size_px: int | None = None
+    ) -> None:
         super().__init__()
         self.options = options
         width = options.decoder_channels
-        self.backbone = Backbone(backbone)
+        self.backbone = Backbone(backbone, size_px)
         *finer, coarsest = self.backbone.channels  # strides 4, 8, 16 and 32
         self.attention = PyramidAttention(coarsest, width)
         self.up16 = Up(finer[2], width, options.up)
@@ -137,6 +140,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
-def build(findings: int, backbone: BackboneOptions, options: dict[str, object]) -> Pylon:
+def build(findings: int, backbone: BackboneOptions, options: dict[str, object], size_px: int | None = None) -> Pylon:
     """PYLON with random decoder weights; see :class:`PylonOptions` for ``options``."""
-    return Pylon(findings, backbone, PylonOptions.model_validate(options))
+    return Pylon(findings, backbone, PylonOptions.model_validate(options), size_px)

@@ -90,7 +90,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     _refuse_unlabelled(train_set, val_set, settings)
     # The network comes before the images: a setting that does not fit is refused before hours of decoding.
     torch.manual_seed(settings.seed)
-    model = build(settings.method, len(dataset.findings), settings.backbone, settings.options)
+    model = build(settings.method, len(dataset.findings), settings.backbone, settings.options, settings.size_px)
     weights_from, fresh = _first_weights(model, settings, dataset.findings)
 
     out.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,9 @@ class Run:
         Raises:
             BadRun: weights that are missing, damaged, or another network's.
         """
-        model = build(self.settings.method, len(self.findings), self.settings.backbone, self.settings.options)
+        model = build(
+            self.settings.method, len(self.findings), self.settings.backbone, self.settings.options, self.size_px
+        )
         file = self.path / "weights.safetensors"
         try:
             model.load_state_dict(load_file(file))
