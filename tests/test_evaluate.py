@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -333,6 +336,30 @@ def test_nothing_to_evaluate(dataset: Dataset, tagger: KnownMaps, tmp_path: Path
         evaluate(tagger, broken, tmp_path / "out")
     with pytest.raises(BadData, match="has no image"):
         evaluate(tagger, Dataset("empty", dataset.findings, ()), tmp_path / "out")
+
+
+def test_names_that_are_not_utf8_are_names(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    odd = [os.fsdecode(name) for name in (b"M\xfcller.png", b"\xff.png", b"kaputt\xe9.png")]
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    records = []
+    for name, record in zip(odd, (dataset.records[0], dataset.records[3], dataset.records[1]), strict=True):
+        try:
+            shutil.copyfile(record.path, folder / name)
+        except OSError:
+            pytest.skip("this disk takes UTF-8 names alone")
+        records.append(replace(record, image=name, path=folder / name, patient=""))
+    known = KnownMaps({odd[0]: tagger.known["one.png"], odd[1]: ([0.1, 0.2], {"opacity": block(0, 0, 9, 9)})})
+    records[1] = replace(records[1], labels=(0.0, 0.0))
+    data = Dataset("odd", dataset.findings, tuple(records))
+    result = evaluate(known, data, tmp_path / "out", bootstraps=5)
+    assert list(result["about"]["unreadable"]) == [odd[2]]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
+    assert b"\nM\xfcller.png," in (tmp_path / "out" / "pairs.csv").read_bytes()
+    assert PairTable.read(tmp_path / "out" / "pairs.csv")["image"].tolist() == [odd[0], odd[0], odd[1], odd[1]]
+    assert "M\\udcfcller.png" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert pool([tmp_path / "out"], tmp_path / "pooled", bootstraps=0)["about"]["images"] == 2
+    comparison([tmp_path / "out", tmp_path / "pooled"], tmp_path / "compared", bootstraps=5)
 
 
 def test_truth_in_original_pixels(dataset: Dataset) -> None:

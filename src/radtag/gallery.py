@@ -177,7 +177,8 @@ def choose_and_draw(tagger: Predictor, dataset: Dataset, table: PairTable) -> tu
             seen.add(int(pair) // len(findings))
             want("alarms", int(pair), "")
     # Without choosing: by a hash of the name, which knows neither image nor map.
-    drawn = sorted(healthy.tolist(), key=lambda i: hashlib.sha256(str(name_of[i * len(findings)]).encode()).digest())
+    names = [str(name).encode("utf-8", "surrogateescape") for name in name_of[:: len(findings)]]
+    drawn = sorted(healthy.tolist(), key=lambda i: hashlib.sha256(names[i]).digest())
     for i in drawn[:DARK_CASES]:
         highest = int(np.argmax(np.where(label[i] == 0, table["map_max"].reshape(label.shape)[i], -1)))
         want("dark", i * len(findings) + highest, "Healthy")

@@ -129,7 +129,8 @@ class PairTable:
             else:
                 columns.append(map(_cell, self.numbers[name].tolist()))
         try:
-            with beside.open("w", newline="", encoding="utf-8") as file:
+            # A name that is not UTF-8 is written as the bytes it has on the disk.
+            with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(COLUMNS)
                 writer.writerows(zip(*columns, strict=True))
@@ -147,7 +148,7 @@ class PairTable:
         """
         if not path.is_file():
             raise BadData(f"{path} does not exist. Give the folder that radtag evaluate wrote with --out.")
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:

@@ -172,7 +172,8 @@ def normalise(images: Tensor, mean: float, sd: float, channels: int) -> Tensor:
 def write_text(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    # Of a file's name that is not UTF-8 the odd bytes are spelled out.
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(temporary, file)
 
 
