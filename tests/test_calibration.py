@@ -65,7 +65,7 @@ def test_a_map_reads_as_the_score_of_an_image_with_this_strongest_cell():
 
 def test_mask_threshold_is_the_smallest_that_keeps_healthy_images_clear():
     logits, maps, labels = made()
-    fitted = Calibration.fit(logits, maps, labels, healthy_share=0.01)
+    fitted = Calibration.fit(logits, maps, labels, healthy_share=0.01, peak_share=0)
     assert fitted.notes == ()
     for i in range(2):
         healthy = fitted.maps(maps)[labels[:, i] == 0, i].ravel()
@@ -78,13 +78,37 @@ def test_a_weak_classifier_does_not_leave_positive_images_empty():
     _, maps, labels = made()
     maps[:, 0] = np.random.default_rng(1).normal(-4, 1, size=maps[:, 0].shape)
     maps[:, 0, 2, 3] += 1.5 * labels[:, 0].astype(np.float32)
-    fitted = Calibration.fit(maps.max(axis=(2, 3)), maps, labels, healthy_share=0.0005, findings=("Mass", "Hernia"))
+    fitted = Calibration.fit(
+        maps.max(axis=(2, 3)), maps, labels, healthy_share=0.0005, peak_share=0, findings=("Mass", "Hernia")
+    )
     scores = fitted.scores(maps.max(axis=(2, 3)))
     inside = fitted.maps(maps) > np.array(fitted.mask_threshold)[:, None, None]
     # The image's logit is the strongest cell: positive images have a mask, negative ones have none.
     np.testing.assert_array_equal(inside[:, 0].any(axis=(1, 2)), scores[:, 0] >= fitted.score_threshold[0])
     (note,) = [note for note in fitted.notes if note.startswith("Mass")]
     assert "of healthy validation images, not 0.05%" in note
+
+
+def test_a_mask_ends_at_half_of_a_typical_peak_where_healthy_images_are_darker_than_that():
+    # One cell of each positive image is a certain lesion, its four neighbours are on its slope.
+    labels = np.repeat([[1.0], [0.0]], 50, axis=0)
+    maps = np.full((100, 1, 5, 5), -8.0, dtype=np.float32)
+    maps[:50, 0, 2, 1:4] = maps[:50, 0, 1:4, 2] = -3.0
+    maps[:50, 0, 2, 2] = 8.0
+    wide, half = (Calibration.fit(maps.max(axis=(2, 3)), maps, labels, peak_share=share) for share in (0.0, 0.5))
+    values = half.maps(maps)[:50, 0]
+    assert (values > wide.mask_threshold[0]).sum(axis=(1, 2)).tolist() == [5] * 50
+    assert (values > half.mask_threshold[0]).sum(axis=(1, 2)).tolist() == [1] * 50
+    assert half.mask_threshold[0] == pytest.approx(0.5 * values.max(), rel=1e-5)
+
+
+def test_the_peaks_share_leaves_at_most_a_tenth_of_the_positive_images_empty():
+    _, maps, labels = made()
+    faint = np.flatnonzero(labels[:, 0] == 1)[::3]  # a third of the lesions is much fainter than the others
+    maps[faint, 0] -= 6
+    fitted = Calibration.fit(maps.max(axis=(2, 3)), maps, labels, healthy_share=1.0, peak_share=1.0)
+    marked = (fitted.maps(maps)[labels[:, 0] == 1, 0] > fitted.mask_threshold[0]).any(axis=(1, 2))
+    assert marked.mean() == pytest.approx(0.9, abs=0.01)
 
 
 def test_smallest_level_by_hand():
@@ -150,6 +174,8 @@ def test_refuses_what_cannot_be():
     logits, maps, labels = made(10)
     with pytest.raises(ValueError, match="do not belong together"):
         Calibration.fit(logits[:9], maps, labels)
+    with pytest.raises(ValueError, match="peak_share"):
+        Calibration.fit(logits, maps, labels, peak_share=-1)
     with pytest.raises(ValueError, match="healthy_share"):
         Calibration.fit(logits, maps, labels, healthy_share=2)
     with pytest.raises(ValueError, match="positive"):

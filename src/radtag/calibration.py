@@ -17,12 +17,16 @@ Weng 2007).
 ``score_threshold``: the highest threshold that maximises Youden's J = sensitivity + specificity - 1, placed halfway (in
 logits) between the scores it separates. J and not F1, because J does not move with the prevalence, and a run is
 used where findings are rarer or more frequent than in its validation images.
-``mask_threshold``: the smallest value that at most ``healthy_share`` of the cells of the images negative for the
-finding exceed; but no higher than the value that best tells positive images by their strongest cell (Youden's J again).
-Without this bound a weak classifier keeps its masks clear of healthy images by leaving most positive ones empty: on
-952 training images of ChestX-ray14 (128 px, mean test AUROC .7) 81 % of the annotated test pairs without the bound, and
-46 % with it, where the strongest cell itself misses them; 5 % of the healthy images' area is covered then, not 0.5 %.
-``notes`` say for which findings it was so.
+``mask_threshold``: the larger of two.
+(1) What healthy images say: the smallest value that at most ``healthy_share`` of the cells of the images negative for
+the finding exceed; but no higher than the value that best tells positive images by their strongest cell (Youden's J
+again). Without this bound a weak classifier keeps its masks clear of healthy images by leaving most positive ones
+empty: on 952 training images of ChestX-ray14 (128 px, mean test AUROC .7) 81 % of the annotated test pairs without the
+bound, and 46 % with it, where the strongest cell itself misses them; 5 % of the healthy images' area is covered then,
+not 0.5 %. ``notes`` say for which findings it was so.
+(2) What ill images say: ``peak_share`` of the strongest cell of a typical (median) positive image, half of it as in
+full width at half maximum; but no higher than nine in ten positive images' strongest cell. Where a classifier is sure,
+(1) lies far down the slopes of a lesion and its mask would be several times too large; a weak one is left to (1).
 
 Numpy only: usable on anybody's logits.
 """
@@ -40,6 +44,11 @@ FloatArray = NDArray[np.float64]
 
 HEALTHY_SHARE = 0.005
 """Share of a healthy image that may be painted: of a 1024 x 1024 radiograph, one patch of 72 x 72 pixels."""
+
+PEAK_SHARE = 0.5
+"""A mask reaches down to this share of a typical peak."""
+
+_LEFT_OUT = 0.1  # of the positive validation images may get an empty mask because of the peak's share
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,7 @@ class Calibration:
         labels: ArrayLike,
         *,
         healthy_share: float = HEALTHY_SHARE,
+        peak_share: float = PEAK_SHARE,
         findings: Sequence[str] | None = None,
     ) -> Calibration:
         """Fits on validation images.
@@ -104,6 +114,7 @@ class Calibration:
             map_logits: (image, finding, row, col); any float type, read one finding at a time.
             labels: (image, finding) 1, 0 or NaN = unknown.
             healthy_share: share of the cells of negative images that may exceed the mask threshold, 0 to 1.
+            peak_share: share of the median positive image's peak that the mask threshold is not below, 0 to 1.
             findings: names, for the notes.
 
         Raises:
@@ -118,6 +129,8 @@ class Calibration:
             )
         if not 0.0 <= healthy_share <= 1.0:
             raise ValueError(f"healthy_share is a share of the image between 0 and 1, got {healthy_share}")
+        if not 0.0 <= peak_share <= 1.0:
+            raise ValueError(f"peak_share is a share of a map's peak between 0 and 1, got {peak_share}")
         names = list(findings) if findings is not None else [f"finding {i}" for i in range(scores.shape[1])]
         rows: list[tuple[float, ...]] = []
         notes: list[str] = []
@@ -155,6 +168,10 @@ class Calibration:
                         f" {healthy_share:.2%}, or they would leave out most positive ones"
                     )
                 mask_threshold = float(_sigmoid(np.float32(map_fit[0]) * level + np.float32(map_fit[1])))
+                if found > 0 and map_rises:
+                    ill = _sigmoid(map_fit[0] * peaks[positive] + map_fit[1])
+                    typical = min(peak_share * float(np.median(ill)), float(np.quantile(ill, _LEFT_OUT)))
+                    mask_threshold = max(mask_threshold, typical)
             rows.append((*score_fit, *map_fit, score_threshold, mask_threshold))
         columns = zip(*rows, strict=True) if rows else ((),) * 6
         numbers = {one: tuple(float(value) for value in column) for one, column in zip(_NUMBERS, columns, strict=True)}

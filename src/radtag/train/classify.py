@@ -231,7 +231,12 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     model.load_state_dict(best)
     logits, maps = predict_maps(model, val_pixels, settings, mean, sd, accelerator)
     calibration = Calibration.fit(
-        logits, maps, val_labels.numpy(), healthy_share=settings.healthy_share, findings=dataset.findings
+        logits,
+        maps,
+        val_labels.numpy(),
+        healthy_share=settings.healthy_share,
+        peak_share=settings.peak_share,
+        findings=dataset.findings,
     )
     sample = torch.from_numpy(val_pixels[np.linspace(0, len(val_pixels) - 1, min(len(val_pixels), 16)).astype(int)])
     grid = measure_grid(model, normalise(sample.to(device).float() / 255, mean, sd, settings.backbone.channels))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from radtag.calibration import HEALTHY_SHARE
+from radtag.calibration import HEALTHY_SHARE, PEAK_SHARE
 from radtag.data.augment import AugmentOptions
 from radtag.data.prepare import Fit
 from radtag.errors import BadSetting
@@ -49,6 +49,7 @@ class TrainSettings(BaseModel):
         augment: what happens to a training image.
         mixed_precision: of the forward pass.
         healthy_share: share of a healthy validation image that a mask may cover; sets the mask thresholds.
+        peak_share: share of a positive validation image's typical peak that the mask threshold is not below.
         seed: of everything random.
     """
 
@@ -84,6 +85,7 @@ class TrainSettings(BaseModel):
     augment: AugmentOptions = AugmentOptions()
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     healthy_share: float = Field(default=HEALTHY_SHARE, gt=0, lt=1)
+    peak_share: float = Field(default=PEAK_SHARE, ge=0, le=1)
     seed: int = Field(default=0, ge=0)
 
     @field_validator("size_px")
