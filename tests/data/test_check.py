@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from PIL import Image as PillowImage
 from PIL.PngImagePlugin import PngInfo
 
-from radtag.data.check import CheckReport, check
+from radtag.data.check import CheckReport, alike, check, fingerprint
 from radtag.errors import BadSetting
+from radtag.images import read
 
 SIZE_RC = (80, 120)
 
@@ -249,3 +251,53 @@ def test_the_real_tb_folder_keeps_its_twins_together(shared_data):
     report = check(f"folder:{shared_data / 'tb'}")
     assert report.ok
     assert kinds(report) == {"identical-files": ("warning", 4)}
+
+
+def test_a_picture_stored_anew_in_another_split_is_noticed(clinic):
+    coarse = np.random.default_rng(0).integers(0, 256, (10, 12)).astype(np.uint8)  # smooth, as radiographs are
+    original = PillowImage.fromarray(coarse).resize(SIZE_RC[::-1], PillowImage.Resampling.BICUBIC)
+    original.save(clinic.root / "i/0.png")
+    smaller = original.resize((102, 68), PillowImage.Resampling.BICUBIC)
+    smaller.point(lambda gray: 20 + gray * 0.7).save(clinic.root / "i/copy.jpg", quality=60)
+    original.save(clinic.root / "i/own.jpg", quality=60)
+    clinic.rows["i/copy.jpg"] = clinic.rows["i/4.png"] | {"patient": "someone else"}
+    clinic.rows["i/own.jpg"] = clinic.rows["i/0.png"]  # in the same split, of the same patient
+    report = clinic.check()
+    assert kinds(report) == {"near-copies-in-two-splits": ("warning", 2)}
+    assert report.warnings == [
+        "2 pairs of images look like one picture stored twice, in more than one split: i/0.png (train) = i/copy.jpg"
+        " (val), i/copy.jpg (val) = i/own.jpg (train)"
+    ]
+    assert report.ok
+
+
+def test_identical_pictures_are_not_told_twice(clinic):
+    picture(clinic.root / "i/4.png", 0, compress_level=1)
+    assert kinds(clinic.check()) == {"identical-pixels-in-two-splits": ("error", 1)}
+
+
+def test_radiographs_of_different_patients_are_not_copies(shared):
+    files = sorted((shared / "data/nih14/images").glob("*.png"))[::2]
+    patients = [file.name.split("_")[0] for file in files]
+    split_of = dict(zip(dict.fromkeys(patients), np.resize(["train", "val", "test"], len(set(patients))), strict=True))
+    prints = [fingerprint(read(file).pixels) for file in files]
+    splits = [split_of[patient] for patient in patients]
+    assert alike(np.stack(prints), np.array(splits)) == []
+    # Copies of them are: as JPEG of poor quality, a third of the side smaller.
+    copied = range(0, len(files), 30)
+    for i in copied:
+        stored = io.BytesIO()
+        PillowImage.open(files[i]).convert("L").resize((170, 170)).save(stored, "JPEG", quality=50)
+        again = np.asarray(PillowImage.open(stored), dtype=np.float32) / 255
+        prints.append(fingerprint(again))
+        splits.append({"train": "val", "val": "test", "test": "train"}[splits[i]])
+    found = alike(np.stack(prints), np.array(splits))
+    assert found == [(i, len(files) + n) for n, i in enumerate(copied)]
+
+
+def test_an_image_of_next_to_nothing_has_no_fingerprint():
+    assert fingerprint(np.full((40, 30), 0.5, dtype=np.float32)) is None
+    one = fingerprint(np.random.default_rng(0).random((40, 30), dtype=np.float32))
+    assert one is not None
+    assert one.shape == (256,)
+    assert float(one @ one) == pytest.approx(1)

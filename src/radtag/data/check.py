@@ -1,7 +1,8 @@
 """What is in a data set, and what is wrong with it, before a night of training says so.
 
 Every image and mask is read. Errors are what makes a training or its numbers wrong: an unreadable image, a patient or a
-picture in two splits, nothing to learn from. Warnings are what its owner should know.
+picture in two splits, nothing to learn from. Warnings are what its owner should know, such as pictures in two splits
+that look like one stored twice.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from scipy.spatial import cKDTree
 
 from radtag.data.files import is_image_name
 from radtag.data.sources import load, select, without_missing
@@ -29,6 +34,15 @@ from radtag.errors import BadData, RadtagError
 READERS = 2  # threads; reading is decoding for the most part, which goes on outside Python's lock
 EXAMPLES = 5
 SMALLEST_SIDE_PX = 64
+FINGERPRINT_SIDE = 16
+ALIKE = 0.995
+"""From this correlation of their fingerprints two images count as one picture. Among 1,504 images of ChestX-ray14, and
+2,366 of COVID-QU-Ex and tuberculosis sets, radiographs of different patients reach 0.981; copies as JPEG of quality 30,
+or of two fifths of the side, stay above 0.998."""
+ALIKE_CENTRED = 0.98
+"""The same once the mean of all images is taken off, which all pictures of a kind share: 0.965 and 0.990 there."""
+ENOUGH_TO_CENTRE = 100  # images; the mean of a few is made of the very images compared
+Fingerprint = NDArray[np.float32]
 Result = TypeVar("Result")
 Level = Literal["error", "warning"]
 
@@ -225,6 +239,7 @@ def check_dataset(
         *problems,
         *_unread(dataset, looks, mask_looks),
         *_leaks(dataset, looks),
+        *_near_copies(dataset, looks),
         *_pictures(dataset, looks),
         *_truth(dataset, looks, mask_looks),
         *_learnable(dataset),
@@ -261,6 +276,7 @@ class _Look:
     file_digest: str = ""
     pixel_digest: str = ""
     error: str = ""
+    fingerprint: Fingerprint | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -286,7 +302,24 @@ def _look(path: Path) -> _Look:
     pixels = np.ascontiguousarray(image.pixels)
     digest = hashlib.blake2b(repr(image.size_rc).encode(), digest_size=16)
     digest.update(pixels.data)
-    return _Look(image.size_rc, bool(pixels.min() == pixels.max()), file_digest, digest.hexdigest())
+    constant = bool(pixels.min() == pixels.max())
+    return _Look(image.size_rc, constant, file_digest, digest.hexdigest(), fingerprint=fingerprint(pixels))
+
+
+def fingerprint(pixels: NDArray[np.float32]) -> Fingerprint | None:
+    """What is left of a picture when it is stored anew: its means in 16 x 16 boxes, without brightness and contrast.
+
+    Args:
+        pixels: (row, col), 0-1.
+
+    Returns:
+        (256,) of mean 0 and length 1, so that a product is a correlation; None for an image of next to nothing.
+    """
+    side = (FINGERPRINT_SIDE, FINGERPRINT_SIDE)
+    small = np.asarray(PIL.Image.fromarray(pixels).resize(side, PIL.Image.Resampling.BOX), dtype=np.float32).ravel()
+    small = small - small.mean()
+    length = float(np.linalg.norm(small))
+    return small / np.float32(length) if length > FINGERPRINT_SIDE / 255 else None
 
 
 def _look_at_mask(path: Path) -> _MaskLook:
@@ -380,6 +413,60 @@ def _leaks(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
         yield _problem(
             "warning", "identical-images-labelled-differently", "pictures are there with unlike labels", names
         )
+
+
+def _near_copies(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
+    """The same picture, stored anew, in two splits: re-encoded, resized, brightened, but not cropped or turned."""
+    at = [i for i, one in enumerate(dataset.records) if one.split and looks[one.path].fingerprint is not None]
+    if not at:
+        return
+    prints = np.stack([looks[dataset.records[i].path].fingerprint for i in at])  # type: ignore[misc]  # not None
+    splits = np.array([dataset.records[i].split for i in at])
+    found = []
+    for a, b in alike(prints, splits):
+        one, other = dataset.records[at[a]], dataset.records[at[b]]
+        if looks[one.path].pixel_digest != looks[other.path].pixel_digest:  # these are told already
+            found.append((at[a], at[b], _named((one, other))))
+    if found:
+        yield _problem(
+            "warning",
+            "near-copies-in-two-splits",
+            "pairs of images look like one picture stored twice, in more than one split",
+            [name for *_, name in sorted(found)],
+        )
+
+
+def alike(prints: Fingerprint, splits: NDArray[np.str_]) -> list[tuple[int, int]]:
+    """Pairs of different splits that look alike: of each image with the nearest few of another split.
+
+    Images alike are near each other along every axis. So a tree finds those near along the ten axes that tell the
+    images apart best, misses none, and only these are compared in full: seconds for 100,000 images.
+
+    Args:
+        prints: (image, 256) of :func:`fingerprint`.
+        splits: (image,).
+
+    Returns:
+        Pairs of indices, the smaller first, ascending.
+    """
+    mean = prints.mean(axis=0)
+    centred = prints - mean
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    places = centred @ axes[:, -10:]
+    lengths = np.linalg.norm(centred, axis=1)
+    reach = float(np.sqrt(2 - 2 * ALIKE))  # of two unit vectors with this product
+    pairs: set[tuple[int, int]] = set()
+    for first, second in combinations(sorted(set(splits.tolist())), 2):
+        few, many = sorted((np.flatnonzero(splits == first), np.flatnonzero(splits == second)), key=len)
+        neighbours = min(8, len(many))
+        _, near = cKDTree(places[many]).query(places[few], k=range(1, neighbours + 1), distance_upper_bound=reach)
+        who, rank = np.nonzero(near < len(many))
+        a, b = few[who], many[near[who, rank]]
+        same = np.einsum("ij,ij->i", prints[a], prints[b]) >= ALIKE
+        if len(prints) >= ENOUGH_TO_CENTRE:
+            same &= np.einsum("ij,ij->i", centred[a], centred[b]) >= ALIKE_CENTRED * lengths[a] * lengths[b]
+        pairs.update((min(x, y), max(x, y)) for x, y in zip(a[same].tolist(), b[same].tolist(), strict=True))
+    return sorted(pairs)
 
 
 def _alike(records: Sequence[Record], key: Callable[[Record], str]) -> list[list[Record]]:
