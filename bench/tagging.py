@@ -1,12 +1,17 @@
 """What tagging costs beyond what it cannot do without: decoding the files, and the network.
 
-    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save maps masks overlays]
+    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save masks overlays]
 
 An untrained PYLON (EfficientNet-Lite0, 14 findings, 256 px) tags 8-bit gray PNGs. Its thresholds are set so that every
-finding is positive in one image of 14: an image has one positive finding on average, whose map, mask and overlay are
-written. In every round, one after another: the files decoded, with as many threads as tagging uses; the prepared
-batches through the network, and nothing else; and the whole of ``tag_files``. Printed is the median ratio of the whole
-to the sum of the two parts, in seconds and in processor time (which other work on the machine disturbs less).
+finding is positive in one image of 14: an image has one positive finding on average, whose mask and overlay are
+written, as ``radtag tag`` does unless told otherwise. In every round, one after another:
+
+- decode: the files read by the reader that tagging uses, in as many threads as it uses;
+- forward: prepared batches through the network, as large as tagging's, with as many threads of torch; nothing else;
+- whole: ``tag_files``, from the files to the finished folder.
+
+Printed is the median ratio of the whole to the sum of the two parts, in seconds and in processor time (which other work
+on the machine disturbs less).
 """
 
 from __future__ import annotations
@@ -104,7 +109,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--save", nargs="*", default=["maps", "masks", "overlays"])
+    parser.add_argument("--save", nargs="*", default=["masks", "overlays"])
     options = parser.parse_args()
     threads = min(8, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as scratch:

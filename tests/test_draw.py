@@ -1,5 +1,7 @@
 """Pictures: what is drawn is where and as strong as it should be, and files are whole."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -99,6 +101,40 @@ def test_maps_are_16_bit_gray_and_masks_1_bit(tmp_path):
     with Image.open(tmp_path / "mask.png") as image:
         assert image.mode == "1"
         np.testing.assert_array_equal(np.asarray(image), map_ > 0.5)
+
+
+@pytest.mark.parametrize("size_rc", [(1, 1), (5, 9), (300, 413)])
+def test_maps_and_masks_of_any_size_come_back_band_by_band(tmp_path, size_rc):
+    stored = np.random.default_rng(0).integers(0, 65536, size_rc)
+    map_ = (stored / 65535).astype(np.float32)
+    asked = []
+
+    def rows(band):
+        asked.append(band)
+        return map_[band]
+
+    for data in (draw.encode_map(map_), draw.encode_map(rows, size_rc)):
+        with Image.open(io.BytesIO(data)) as image:
+            np.testing.assert_array_equal(np.asarray(image), stored)
+    assert len(asked) == -(-size_rc[0] // (2**20 // (16 * size_rc[1])))
+    with Image.open(io.BytesIO(draw.encode_mask(map_ > 0.5))) as image:
+        np.testing.assert_array_equal(np.asarray(image), map_ > 0.5)
+
+
+def test_drawing_in_one_go_draws_the_same():
+    random = np.random.default_rng(1)
+    map_ = np.tile(np.linspace(0, 1, 90, dtype=np.float32), (60, 1))
+    mask = np.zeros(IMAGE.shape, bool)
+    mask[20:30, 40:60] = True
+    pixels = draw.to_bytes(random.random(IMAGE.shape, np.float32))
+    boxes, peak, lines = [(38.0, 18.0, 62.0, 33.0)], (50.5, 25.5), ["Effusion 0.83"]
+    slowly = draw.outline(draw.overlay(pixels, map_), mask)
+    slowly = draw.labelled(draw.boxes(slowly, predicted_xyxy=boxes, peak_xy=peak), lines)
+    masks = [mask, np.zeros_like(mask)]
+    once = draw.annotated(pixels, map_, masks=masks, predicted_xyxy=boxes, peaks_xy=[peak], lines=lines)
+    np.testing.assert_array_equal(np.asarray(once), slowly)
+    plain = draw.annotated(pixels, map_)
+    np.testing.assert_array_equal(np.asarray(plain), draw.overlay(pixels, map_))
 
 
 def test_pictures_come_back(tmp_path):

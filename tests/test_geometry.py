@@ -15,6 +15,7 @@ from radtag.geometry import (
     box_area,
     box_iou,
     boxes_to_mask,
+    interpolate,
     interpolation_matrix,
     stretch_mask,
     to_original,
@@ -201,3 +202,15 @@ def test_a_mask_is_stretched_by_the_exact_pixel_under_each_centre():
     mask[1, 15] = True
     assert np.argwhere(stretch_mask(mask, (3, 11))).tolist() == [[1, 5], [2, 5]]
     assert stretch_mask(mask, (2, 30)) is mask
+
+
+def test_interpolation_is_that_of_the_matrices_and_a_part_is_that_of_the_whole_to_the_last_bit():
+    random = np.random.default_rng(0)
+    maps = random.random((2, 5, 7), np.float32)
+    rows, cols = np.linspace(-1, 5.5, 61), np.linspace(-0.4, 6.2, 23)
+    whole = interpolate(maps, rows, cols)
+    exact = interpolation_matrix(rows, 5) @ maps @ interpolation_matrix(cols, 7).T
+    np.testing.assert_allclose(whole, exact, atol=3e-7)
+    for part in (slice(0, 61), slice(9, 10), slice(30, 47), slice(58, 61), slice(4, 4), slice(0, 61, 15)):
+        np.testing.assert_array_equal(interpolate(maps, rows[part], cols[3:20]), whole[:, part, 3:20])
+    np.testing.assert_array_equal(interpolate(np.full((1, 1), 0.3, np.float32), rows, cols), np.float32(0.3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from radtag import regions
-from radtag.geometry import Frame, Grid, to_original
+from radtag.geometry import Frame, Grid, cells_of_pixels, to_original
 
 
 def drawn(rows: str) -> np.ndarray:
@@ -34,6 +34,48 @@ def test_boxes_are_half_open_eight_connected_and_listed_by_value():
 def test_the_threshold_itself_is_outside():
     assert regions.find(BLOBS, float(BLOBS[1, 1]), min_area_px=0).mask.sum() == 2
     assert regions.find(np.zeros((3, 5), np.float32), 0.0, min_area_px=0).area_px == 0
+
+
+def test_a_part_of_a_map_gives_what_the_whole_gives():
+    rows, cols = slice(1, 4), slice(1, 7)
+    part = regions.Part(rows, cols, BLOBS.shape)
+    found = regions.find(BLOBS[rows, cols], 0.4, min_area_px=0, part=part)
+    whole = regions.find(BLOBS, 0.4, min_area_px=0)
+    np.testing.assert_array_equal(found.mask, whole.mask)
+    assert (found.boxes_xyxy, found.areas_px, found.values) == (whole.boxes_xyxy, whole.areas_px, whole.values)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_is_above_the_threshold_outside_the_part_that_can_be(seed):
+    random = np.random.default_rng(seed)
+    layers = []
+    for size_rc in ((7, 11), (4, 5)):
+        grid = Grid(size_rc, (64 / size_rc[0], 64 / size_rc[1]), (random.uniform(0, 12), random.uniform(0, 12)))
+        layers.append((random.random(size_rc, np.float32) ** 4, grid, Frame.letterbox((40, 90), (64, 64))))
+    map_ = np.mean([to_original(*layer) for layer in layers], axis=0)
+    part = regions.part_above(layers, 0.5)
+    outside = np.ones(map_.shape, bool)
+    outside[part.rows, part.cols] = False
+    assert not (map_ > 0.5)[outside].any()
+    assert part.size_rc == (40, 90)
+    nowhere = regions.part_above(layers, 1.0)
+    assert to_original(*layers[0], rows=nowhere.rows, cols=nowhere.cols).size == 0
+
+
+@pytest.mark.parametrize(("values", "near"), [("smooth", True), ("plateaus", False)])
+def test_peaks_are_the_first_largest_pixels_of_large_maps_to_the_last_bit(values, near):
+    random = np.random.default_rng(3)
+    maps = random.random((5, 30, 40), np.float32)
+    if values == "plateaus":
+        maps = np.minimum(2 * maps, 1)
+    maps[:, 12, 7] = maps[:, 20, 30] = 1.0  # two cells as high as each other
+    grid, frame = Grid((30, 40), (4.0, 3.0), (1.7, 2.2)), Frame.letterbox((170, 230), (120, 120))
+    looked = regions._peaks_near_high_cells(
+        maps, (cells_of_pixels(grid, frame, 0), cells_of_pixels(grid, frame, 1)), (np.arange(170), np.arange(230))
+    )
+    assert (looked is not None) == near
+    for got, map_ in zip(regions.peaks([(maps, grid, frame)]), to_original(maps, grid, frame), strict=True):
+        assert tuple(got) == (*regions.peak(map_), map_.max())
 
 
 def test_small_components_are_dropped_from_the_mask_too():

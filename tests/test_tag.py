@@ -291,13 +291,26 @@ def test_findings_can_be_chosen(run):
         Tagger(run, findings=("Mass",))
 
 
+def test_masks_and_boxes_are_the_same_whether_the_map_was_looked_at_or_not(run):
+    tagger = Tagger(run, mask=0.02, min_area_px=0)
+    picture = Image(pixels(box=(50, 25, 100, 50)), source="a.png")
+    seen = list(tagger.tag(picture))
+    for one, other in zip(seen, tagger.tag(picture), strict=True):
+        np.testing.assert_array_equal(one.map > one.mask_threshold, one.mask)
+        np.testing.assert_array_equal(other.mask, one.mask)
+        assert other.boxes == one.boxes
+        np.testing.assert_array_equal(other.map_rows(slice(7, 23)), one.map[7:23])
+    assert seen[0].mask.any()
+
+
 # -- a folder of tags
 
 
 def test_files_become_a_folder(run, tmp_path):
     files = [write_png(tmp_path / "in" / f"{i}.png", pixels(box=(50, 25, 100, 50) if i else None)) for i in range(3)]
     seen: list[tuple[int, int]] = []
-    summary = tag_files(run, files, tmp_path / "out", progress=lambda done, of: seen.append((done, of)))
+    save = ("maps", "masks", "overlays")
+    summary = tag_files(run, files, tmp_path / "out", save=save, progress=lambda done, of: seen.append((done, of)))
     assert summary.ok
     assert (summary.files, summary.images, summary.skipped, summary.positives) == (3, 3, 0, {"bright": 2, "dark": 0})
     assert seen[-1] == (3, 3)
@@ -331,6 +344,8 @@ def test_files_become_a_folder(run, tmp_path):
 
 def test_what_is_saved_can_be_chosen(run, tmp_path):
     file = write_png(tmp_path / "a.png", pixels())
+    tag_files(run, [file], tmp_path / "default")
+    assert pictures(tmp_path / "default") == {"masks/bright/a.png", "overlays/a.jpg"}
     tag_files(run, [file], tmp_path / "none", save=())
     assert pictures(tmp_path / "none") == set()
     tag_files(run, [file], tmp_path / "all", save=("maps",), save_for="all")
@@ -341,13 +356,13 @@ def test_what_is_saved_can_be_chosen(run, tmp_path):
 
 def test_a_large_image_has_an_overlay_of_a_size_to_look_at(run, tmp_path):
     file = write_png(tmp_path / "a.png", pixels((600, 2000), (500, 150, 1000, 300)))
-    tag_files(run, [file], tmp_path / "out")
+    tag_files(run, [file], tmp_path / "out", save=("maps", "overlays"))
     with PIL.Image.open(tmp_path / "out/overlays/a.jpg") as picture:
-        assert picture.width == 768
-        assert 230 < picture.height < 300
-        coloured = np.ptp(np.asarray(picture).astype(int)[-230:], axis=2) > 60
+        assert picture.width == 667  # a third
+        assert 200 < picture.height < 270
+        coloured = np.ptp(np.asarray(picture).astype(int)[-200:], axis=2) > 60
     rows, cols = np.nonzero(coloured)
-    assert np.abs(np.array([cols.min(), cols.max(), rows.min(), rows.max()]) - (192, 384, 57, 115)).max() < 25
+    assert np.abs(np.array([cols.min(), cols.max(), rows.min(), rows.max()]) - (167, 333, 50, 100)).max() < 25
     with PIL.Image.open(tmp_path / "out/maps/bright/a.png") as picture:
         assert picture.size == (2000, 600)
 
@@ -440,7 +455,7 @@ def test_a_killed_call_is_taken_up(run, tmp_path):
     assert sum(run.model.seen) == 6 - summary.skipped
     rows = rows_of(out)
     assert [row["image"] for row in rows] == [f"{i}.png" for i in range(6) for _ in range(2)]
-    assert len(pictures(out)) == 18
+    assert len(pictures(out)) == 12
 
 
 def test_a_bad_file_is_reported_and_the_others_are_done(run, tmp_path):
@@ -499,7 +514,7 @@ def test_frames_that_are_gone_leave_the_table(run, tmp_path):
         frames[0].save(file, save_all=True, append_images=frames[1:count])
         assert tag_files(run, [file], tmp_path / "out").images == count
         assert len(rows_of(tmp_path / "out")) == 2 * count
-        assert len(pictures(tmp_path / "out")) == 3 * count
+        assert len(pictures(tmp_path / "out")) == 2 * count
 
 
 def test_one_folder_holds_the_tags_of_one_way_of_tagging(run, tmp_path):

@@ -378,9 +378,7 @@ def tag(
         list[str],
         typer.Argument(metavar="FILES...", help="Images, folders or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for tags.csv, maps/, masks/, overlays/.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for tags.csv, masks/, overlays/.", show_default=False)],
     with_run: WithRun = None,
     finding: Findings = None,
     threshold: Annotated[
@@ -397,7 +395,9 @@ def tag(
     save: Annotated[
         list[str] | None,
         typer.Option(
-            "--save", metavar="WHAT", help="maps, masks, overlays or none; repeat for several. Default: the three."
+            "--save",
+            metavar="WHAT",
+            help="maps, masks, overlays or none; repeat for several. Default: masks and overlays.",
         ),
     ] = None,
     save_for: Annotated[
@@ -412,16 +412,16 @@ def tag(
 ) -> None:
     """Tag images with scores, maps, masks and boxes.
 
-    Everything is in the image's own pixels. Writes tags.csv, maps/ (16-bit PNG, 65535 = 1.0), masks/ (1-bit PNG),
-    overlays/ and manifest.json. A second call skips what is done. Files that cannot be read are listed at the end,
-    and the exit status is then 1.
+    Everything is in the image's own pixels. Writes tags.csv, masks/ (1-bit PNG), overlays/ (JPEG, to look at) and
+    manifest.json; with --save maps also maps/ (16-bit PNG, 65535 = 1.0), which takes a third more time. A second call
+    skips what is done. Files that cannot be read are listed at the end, and the exit status is then 1.
 
     \b
     Example: radtag tag runs/chest images/ --out tags
     """
     from radtag.tag import tag_files
 
-    wanted = [name for name in save if name != "none"] if save else ["maps", "masks", "overlays"]
+    wanted = [name for name in save if name != "none"] if save else ["masks", "overlays"]
     with _progress("tagging") as advance:
         summary = tag_files(
             [run, *(with_run or [])],

@@ -155,27 +155,101 @@ def interpolation_matrix(positions: ArrayLike, cells: int) -> NDArray[np.float32
     return matrix
 
 
-def to_original(maps: NDArray[np.float32], grid: Grid, frame: Frame) -> NDArray[np.float32]:
+def cells_of_pixels(grid: Grid, frame: Frame, axis: int) -> FloatArray:
+    """Where the centres of the original image's pixels lie along an axis (0 = rows), in cell indices of a grid."""
+    centres = np.arange(frame.original_size_rc[axis]) + 0.5
+    in_input = centres * frame.scale_rc[axis] + frame.offset_rc[axis]
+    positions: FloatArray = (in_input - grid.offset_rc[axis]) / grid.scale_rc[axis]
+    return positions
+
+
+def interpolate(maps: NDArray[np.float32], rows: ArrayLike, cols: ArrayLike) -> NDArray[np.float32]:
+    """Maps read bilinearly at every pair of a row and a column position.
+
+    A value depends on its own position and four cells alone, to the last bit: a part of a map equals that part of the
+    whole. Plain arithmetic is as fast as a product with interpolation matrices, and occupies one core only, where the
+    products of a linear algebra library would take cores from the network.
+
+    Args:
+        maps: (..., row, col) cells.
+        rows: (n,) in cell indices, ascending; outside the outermost cells the edge value is kept.
+        cols: (m,) likewise.
+
+    Returns:
+        (..., n, m) float32.
+    """
+    down_low, down_share = _between(rows, maps.shape[-2])
+    if len(down_low):  # of a part, only the cells it takes
+        first = int(down_low[0])
+        maps, down_low = maps[..., first : int(down_low[-1]) + 2, :], down_low - first
+    maps = maps.astype(np.float32, copy=False)
+    low, share = _between(cols, maps.shape[-1])
+    across = maps[..., np.minimum(low + 1, maps.shape[-1] - 1)] - maps[..., low]
+    across *= share
+    across += maps[..., low]  # (..., row, m)
+    low, share = down_low, down_share
+    down = np.zeros_like(across)
+    np.subtract(across[..., 1:, :], across[..., :-1, :], out=down[..., :-1, :])
+    starts = np.flatnonzero(np.diff(low, prepend=-1))
+    if len(low) <= 4 * len(starts):
+        values = down[..., low, :]
+        values *= share[:, None]
+        values += across[..., low, :]
+        return values
+    # The rows between two cells at once: what is worked on stays in the processor's cache.
+    values = np.empty((*maps.shape[:-2], len(low), across.shape[-1]), dtype=np.float32)
+    for start, stop in zip(starts, (*starts[1:], len(low)), strict=True):
+        band, cell = values[..., start:stop, :], low[start]
+        np.multiply(down[..., cell, None, :], share[start:stop, None], out=band)
+        band += across[..., cell, None, :]
+    return values
+
+
+def interpolate_at(
+    maps: NDArray[np.float32], index: NDArray[np.int64], rows: ArrayLike, cols: ArrayLike
+) -> NDArray[np.float32]:
+    """As :func:`interpolate`, to the last bit, at single places.
+
+    Args:
+        maps: (map, row, col) cells.
+        index: which map; of a shape that fits those of ``rows`` and ``cols``.
+        rows: positions in cell indices.
+        cols: likewise.
+    """
+    (top, down), (left, right) = _between(rows, maps.shape[1]), _between(cols, maps.shape[2])
+    below = np.minimum(top + 1, maps.shape[1] - 1)
+    beside = np.minimum(left + 1, maps.shape[2] - 1)
+    upper = (maps[index, top, beside] - maps[index, top, left]) * right + maps[index, top, left]
+    lower = (maps[index, below, beside] - maps[index, below, left]) * right + maps[index, below, left]
+    values: NDArray[np.float32] = (lower - upper) * down + upper
+    return values
+
+
+def _between(positions: ArrayLike, cells: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The cell at or before each position, and how far the position is from it towards the next."""
+    where = np.clip(np.asarray(positions, dtype=np.float64), 0, cells - 1)
+    low = where.astype(np.int64)
+    return low, (where - low).astype(np.float32)
+
+
+def to_original(
+    maps: NDArray[np.float32], grid: Grid, frame: Frame, *, rows: slice = slice(None), cols: slice = slice(None)
+) -> NDArray[np.float32]:
     """Maps on a model's grid, brought bilinearly to the pixels of the original image.
 
     Args:
         maps: (..., row, col) on ``grid``.
         grid: where the cells look in the network's input.
         frame: how the original image became the network's input.
+        rows: of the original image, if not all are wanted.
+        cols: likewise.
 
     Returns:
-        (..., row, col) float32 at ``frame.original_size_rc``.
+        (..., row, col) float32 at ``frame.original_size_rc``, or the part of it.
     """
     if tuple(maps.shape[-2:]) != tuple(grid.size_rc):
         raise ValueError(f"maps of {maps.shape[-2:]} cells do not fit a grid of {grid.size_rc}")
-    matrices = []
-    for axis in (0, 1):
-        centres = np.arange(frame.original_size_rc[axis]) + 0.5
-        in_input = centres * frame.scale_rc[axis] + frame.offset_rc[axis]
-        cell = (in_input - grid.offset_rc[axis]) / grid.scale_rc[axis]
-        matrices.append(interpolation_matrix(cell, grid.size_rc[axis]))
-    rows, cols = matrices
-    return np.matmul(np.matmul(rows, maps.astype(np.float32, copy=False)), cols.T)
+    return interpolate(maps, cells_of_pixels(grid, frame, 0)[rows], cells_of_pixels(grid, frame, 1)[cols])
 
 
 def stretch_mask(mask: NDArray[np.bool_], size_rc: tuple[int, int]) -> NDArray[np.bool_]:
@@ -186,7 +260,7 @@ def stretch_mask(mask: NDArray[np.bool_], size_rc: tuple[int, int]) -> NDArray[n
     rows, cols = (
         (2 * np.arange(size) + 1) * cells // (2 * size) for size, cells in zip(size_rc, mask.shape, strict=True)
     )
-    return mask[np.ix_(rows, cols)]
+    return mask.take(rows, axis=0).take(cols, axis=1)
 
 
 def box_area(boxes_xyxy: ArrayLike) -> FloatArray:

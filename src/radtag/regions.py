@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from radtag.geometry import XYXY, Frame, Grid, interpolation_matrix
+from radtag.geometry import XYXY, Frame, Grid, cells_of_pixels, interpolate, interpolate_at
 
 Map = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -31,6 +31,14 @@ MIN_AREA_SHARE = 0.00025
 """Of the image; smaller components are dropped. One cell of a 64 x 64 map, 262 pixels of a 1024 x 1024 image."""
 
 _EIGHT = np.ones((3, 3), dtype=int)
+
+
+class Part(NamedTuple):
+    """A part of an image: its rows and columns, and the whole image's size."""
+
+    rows: slice
+    cols: slice
+    size_rc: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,14 @@ class Regions:
         return sum(self.areas_px)
 
 
-def find(map_: Map, threshold: float, *, min_area_px: float | None = None, area: Mask | None = None) -> Regions:
+def find(
+    map_: Map,
+    threshold: float,
+    *,
+    min_area_px: float | None = None,
+    area: Mask | None = None,
+    part: Part | None = None,
+) -> Regions:
     """Mask and boxes of a map.
 
     Args:
@@ -63,6 +78,7 @@ def find(map_: Map, threshold: float, *, min_area_px: float | None = None, area:
         threshold: in the mask if the map is above; NaN (the Otsu threshold of a constant map) leaves the mask empty.
         min_area_px: components with fewer pixels are dropped; None = ``MIN_AREA_SHARE`` of the image.
         area: (row, col) where anything may lie at all, such as the lungs; the map outside is not looked at.
+        part: of the image that ``map_`` is, where nothing outside it exceeds the threshold; None = all of it.
 
     Raises:
         ValueError: a map that is not two-dimensional, or an area of another size.
@@ -71,27 +87,30 @@ def find(map_: Map, threshold: float, *, min_area_px: float | None = None, area:
         raise ValueError(f"a map is rows x columns, got an array of shape {map_.shape}")
     if area is not None and area.shape != map_.shape:
         raise ValueError(f"an area of {area.shape} pixels does not fit a map of {map_.shape}")
-    least = min_area_px if min_area_px is not None else MIN_AREA_SHARE * map_.size
-    mask = map_ > threshold
+    above = map_ > threshold
     if area is not None:
-        mask &= area
-    top, bottom = _extent(np.any(mask, axis=1))
-    left, right = _extent(np.any(mask, axis=0))
+        above &= area
+    down, across = (0, 0) if part is None else (part.rows.start, part.cols.start)
+    mask = above if part is None else np.zeros(part.size_rc, dtype=bool)
+    least = min_area_px if min_area_px is not None else MIN_AREA_SHARE * mask.size
+    top, bottom = _extent(np.any(above, axis=1))
+    left, right = _extent(np.any(above, axis=0))
     if top == bottom:
         return Regions(mask, (), (), ())
-    inside = mask[top:bottom, left:right]  # labelling takes most of the time, and most of an image is empty
+    inside = above[top:bottom, left:right]  # labelling takes most of the time, and most of an image is empty
     labels, count = ndimage.label(inside, structure=_EIGHT)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     kept = areas >= least
     if not kept.all():
         inside &= np.concatenate([[False], kept])[labels]
+    mask[down + top : down + bottom, across + left : across + right] = inside
     values = np.zeros(count)
     boxes: list[XYXY] = []
     for i, (rows, cols) in enumerate(ndimage.find_objects(labels)):
         if kept[i]:
             values[i] = map_[top:bottom, left:right][rows, cols][labels[rows, cols] == i + 1].max()
         x1, y1, x2, y2 = left + cols.start, top + rows.start, left + cols.stop, top + rows.stop
-        boxes.append((float(x1), float(y1), float(x2), float(y2)))
+        boxes.append((float(across + x1), float(down + y1), float(across + x2), float(down + y2)))
     order = sorted(np.flatnonzero(kept), key=lambda i: (-values[i], -areas[i]))
     return Regions(
         mask,
@@ -124,11 +143,7 @@ def peaks(layers: Sequence[tuple[NDArray[np.float32], Grid, Frame]]) -> NDArray[
     places = []  # per axis, per layer: each original pixel in cell indices
     corners = []  # per axis: the pixels to look at
     for axis in (0, 1):
-        centres = np.arange(size_rc[axis]) + 0.5
-        cells = [
-            (centres * frame.scale_rc[axis] + frame.offset_rc[axis] - grid.offset_rc[axis]) / grid.scale_rc[axis]
-            for _, grid, frame in layers
-        ]
+        cells = [cells_of_pixels(grid, frame, axis) for _, grid, frame in layers]
         starts = np.zeros(size_rc[axis], dtype=bool)
         starts[0] = True
         for cell, (_, grid, _) in zip(cells, layers, strict=True):
@@ -137,17 +152,90 @@ def peaks(layers: Sequence[tuple[NDArray[np.float32], Grid, Frame]]) -> NDArray[
         first = np.flatnonzero(starts)
         corners.append(np.union1d(first, np.append(first[1:] - 1, size_rc[axis] - 1)))
         places.append(cells)
+    if len(layers) == 1:
+        found = _peaks_near_high_cells(
+            layers[0][0].astype(np.float32, copy=False),
+            (places[0][0][corners[0]], places[1][0][corners[1]]),
+            (corners[0], corners[1]),
+        )
+        if found is not None:
+            return found
     total: NDArray[np.float32] | None = None
-    for i, (maps, grid, _) in enumerate(layers):
-        rows = interpolation_matrix(places[0][i][corners[0]], grid.size_rc[0])
-        cols = interpolation_matrix(places[1][i][corners[1]], grid.size_rc[1])
-        here = np.matmul(np.matmul(rows, maps.astype(np.float32, copy=False)), cols.T)
+    for (maps, _, _), rows, cols in zip(layers, *places, strict=True):
+        here = interpolate(maps, rows[corners[0]], cols[corners[1]])
         total = here if total is None else total + here
     assert total is not None
-    mean = (total / np.float32(len(layers))).reshape(len(total), -1)
+    mean = (total if len(layers) == 1 else total / np.float32(len(layers))).reshape(len(total), -1)
     at = mean.argmax(axis=1)
     row, col = np.unravel_index(at, (len(corners[0]), len(corners[1])))
     return np.stack([corners[1][col] + 0.5, corners[0][row] + 0.5, mean[np.arange(len(mean)), at]], axis=1)
+
+
+def _peaks_near_high_cells(
+    maps: NDArray[np.float32],
+    places: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]],
+    pixels: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> NDArray[np.float64] | None:
+    """As :func:`peaks` for one layer, looking only near cells as high as some pixel: no pixel is above all its cells.
+
+    Args:
+        maps: (finding, row, col) cells.
+        places: per axis, the pixels to look at in cell indices.
+        pixels: per axis, their numbers in the original image.
+
+    Returns:
+        None where that would be no less work than looking everywhere.
+    """
+    count, *cells_rc = maps.shape
+    near = []  # per axis: (cell, k) places less than a cell away; some of them twice
+    for where, cells in zip(places, cells_rc, strict=True):
+        inside = np.clip(where, 0, cells - 1)
+        first = np.searchsorted(inside, np.arange(cells) - 1, side="right")
+        past = np.searchsorted(inside, np.arange(cells) + 1, side="left")
+        most = np.arange(max(1, int((past - first).max())))
+        near.append(np.clip(first[:, None] + most, 0, np.maximum(past - 1, 0)[:, None]))
+
+    def look(finding: Any, row: Any, col: Any) -> tuple[Any, Any, NDArray[np.float32]]:
+        """Places (n, k, 1) and (n, 1, k) near n cells, and the values there (n, k, k)."""
+        rows, cols = near[0][row][:, :, None], near[1][col][:, None, :]
+        return rows, cols, interpolate_at(maps, finding[:, None, None], places[0][rows], places[1][cols])
+
+    flat = maps.reshape(count, -1)
+    every = np.arange(count)
+    bound = look(every, *np.unravel_index(flat.argmax(axis=1), cells_rc))[2].max(axis=(1, 2))
+    finding, cell = np.nonzero(flat >= bound[:, None])
+    if len(finding) > flat.size // 64:
+        return None
+    rows, cols, values = look(finding, *np.unravel_index(cell, cells_rc))
+    number = rows * len(pixels[1]) + cols  # in reading order
+    finding = np.broadcast_to(finding[:, None, None], values.shape).ravel()
+    order = np.lexsort((number.ravel(), -values.ravel(), finding))
+    best = order[np.searchsorted(finding[order], every)]
+    row, col = np.divmod(number.ravel()[best], len(pixels[1]))
+    return np.stack([pixels[1][col] + 0.5, pixels[0][row] + 0.5, values.ravel()[best]], axis=1)
+
+
+def part_above(layers: Sequence[tuple[NDArray[np.float32], Grid, Frame]], threshold: float) -> Part:
+    """The part of the original image outside which the mean of maps (row, col) on their grids cannot be above.
+
+    A pixel's value lies between those of the cells around it, and a mean is above only where one of what it is made of
+    is. A part may be larger than need be; it is empty where no cell is above.
+    """
+    size_rc = layers[0][2].original_size_rc
+    slices = []
+    for axis in (0, 1):
+        first, last = size_rc[axis], 0
+        for cells, grid, frame in layers:
+            # The margin is for the rounding of what is interpolated.
+            low, high = _extent(np.any(cells > threshold - 1e-6, axis=1 - axis))
+            if low == high:
+                continue
+            where = np.clip(cells_of_pixels(grid, frame, axis), 0, grid.size_rc[axis] - 1)
+            near = np.flatnonzero((where > low - 1) & (where < high))
+            if len(near):
+                first, last = min(first, int(near[0])), max(last, int(near[-1]) + 1)
+        slices.append(slice(min(first, last), last))
+    return Part(slices[0], slices[1], size_rc)
 
 
 def otsu_level(levels: NDArray[np.uint8]) -> int:

@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple
 
 import filelock
 import numpy as np
+import PIL.Image
 import torch
 from numpy.typing import NDArray
 
@@ -54,7 +55,7 @@ COLUMNS = (
     *("mask_area_px", "mask_area_mm2", "boxes", "mask_threshold", "frame", "file"),
 )
 OVERLAY_PX = 768
-"""Longest side of an overlay; it is for looking at, where map and mask have every original pixel."""
+"""Longest side of an overlay at most; it is for looking at, where map and mask have every original pixel."""
 
 
 class Layer(NamedTuple):
@@ -104,12 +105,24 @@ class Prediction:
         """(finding, row, col) in original pixels."""
         return self.map(slice(None))
 
-    def map(self, finding: int | slice, frame_of: Callable[[Frame], Frame] = lambda frame: frame) -> FloatMap:
-        """One finding's map (row, col), or a slice of them, in the pixels ``frame_of`` leads back to."""
-        mean = to_original(self.layers[0].maps[finding], self.layers[0].grid, frame_of(self.layers[0].frame))
-        for layer in self.layers[1:]:
-            mean += to_original(layer.maps[finding], layer.grid, frame_of(layer.frame))
-        return mean if len(self.layers) == 1 else mean / np.float32(len(self.layers))
+    def map(
+        self,
+        finding: int | slice,
+        *,
+        rows: slice = slice(None),
+        cols: slice = slice(None),
+        frame_of: Callable[[Frame], Frame] = lambda frame: frame,
+    ) -> FloatMap:
+        """One finding's map (row, col), or a slice of them, or a part, in the pixels ``frame_of`` leads back to."""
+        first, *others = self.layers
+        mean = to_original(first.maps[finding], first.grid, frame_of(first.frame), rows=rows, cols=cols)
+        for layer in others:
+            mean += to_original(layer.maps[finding], layer.grid, frame_of(layer.frame), rows=rows, cols=cols)
+        return mean / np.float32(len(self.layers)) if others else mean
+
+    def part_above(self, finding: int, threshold: float) -> regions.Part:
+        """The part of the image outside which the finding's map is not above a threshold."""
+        return regions.part_above([(one.maps[finding], one.grid, one.frame) for one in self.layers], threshold)
 
     @cached_property
     def peaks(self) -> NDArray[np.float64]:
@@ -157,6 +170,10 @@ class Tag:
         """(row, col) 0-1 in original pixels."""
         return self.prediction.map(self.index)
 
+    def map_rows(self, rows: slice) -> FloatMap:
+        """These rows of the map, without working out the others."""
+        return self.map[rows] if "map" in self.__dict__ else self.prediction.map(self.index, rows=rows)
+
     @cached_property
     def mask_threshold(self) -> float:
         """What the map must exceed; NaN for the Otsu threshold of a constant map."""
@@ -165,10 +182,14 @@ class Tag:
     @cached_property
     def regions(self) -> Regions:
         """Mask, boxes and areas."""
-        # Interpolation rounds differently at the peak alone and over the whole map, hence the margin.
-        if self.prediction.peaks[self.index, 2] < self.mask_threshold - 1e-6:
+        if self.prediction.peaks[self.index, 2] <= self.mask_threshold:
             return Regions(np.zeros(self.prediction.image.size_rc, dtype=bool), (), (), ())
-        return regions.find(self.map, self.mask_threshold, min_area_px=self.min_area_px)
+        part = self.prediction.part_above(self.index, self.mask_threshold)
+        if "map" in self.__dict__:  # worked out already
+            map_ = self.map[part.rows, part.cols]
+        else:
+            map_ = self.prediction.map(self.index, rows=part.rows, cols=part.cols)
+        return regions.find(map_, self.mask_threshold, min_area_px=self.min_area_px, part=part)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -449,13 +470,13 @@ def tag_files(
     files: Iterable[Path | str],
     out: Path | str,
     *,
-    save: Sequence[Saved] = ("maps", "masks", "overlays"),
+    save: Sequence[Saved] = ("masks", "overlays"),
     save_for: Literal["positive", "all"] = "positive",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> TagSummary:
-    """Tags files into a folder: tags.csv, maps/, masks/, overlays/, manifest.json, journal.jsonl.
+    """Tags files into a folder: tags.csv, masks/, overlays/, manifest.json, journal.jsonl, and maps/ if asked for.
 
     A second call skips the files that are done and have not changed (size and time of change). A file that cannot be
     read is reported at the end, with its cause; all others are done. What was killed at any time is taken up by the
@@ -630,7 +651,8 @@ def _write_image(
     shown = [tag for tag in tags if everything or tag.positive]
     for tag in shown:
         if "maps" in save:
-            draw.write_map(out / "maps" / safe(tag.finding) / f"{leaf}.png", tag.map)
+            data = draw.encode_map(tag.map_rows, tag.prediction.image.size_rc)
+            draw.write_bytes(out / "maps" / safe(tag.finding) / f"{leaf}.png", data)
         if "masks" in save:
             draw.write_mask(out / "masks" / safe(tag.finding) / f"{leaf}.png", tag.mask)
     if shown and "overlays" in save:
@@ -646,39 +668,38 @@ def _remove(out: Path, leaf: str, findings: Sequence[str]) -> None:
     (out / "overlays" / f"{leaf}.jpg").unlink(missing_ok=True)
 
 
-def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> draw.Picture:
+def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.Image:
     """One picture of the tags of one image: the highest of their maps, their masks, boxes, peaks and scores.
 
     Args:
         tags: of one image, at least one.
-        longest_px: the picture's longest side at most; smaller images as they are.
+        longest_px: the picture's longest side at most. Larger images are reduced by a whole number, which is many
+            times faster than by any other.
     """
     prediction = tags[0].prediction
     shown = draw.to_bytes(prediction.image.pixels)
     original_rc = prediction.image.size_rc
-    factor = min(1.0, longest_px / max(original_rc))
-    size_rc = (max(1, round(original_rc[0] * factor)), max(1, round(original_rc[1] * factor)))
-    per_row, per_col = size_rc[0] / original_rc[0], size_rc[1] / original_rc[1]
+    factor = -(-max(original_rc) // longest_px)
+    size_rc = (-(-original_rc[0] // factor), -(-original_rc[1] // factor))
+    middles = [
+        np.minimum(np.arange(n) * factor + factor // 2, o - 1) for n, o in zip(size_rc, original_rc, strict=True)
+    ]
 
     def smaller(frame: Frame) -> Frame:
-        scale = (frame.scale_rc[0] / per_row, frame.scale_rc[1] / per_col)
+        scale = (frame.scale_rc[0] * factor, frame.scale_rc[1] * factor)
         return Frame(size_rc, frame.size_rc, scale, frame.offset_rc)
 
-    if factor < 1:
-        shown = draw.reduced(shown, longest_px)
-    map_ = prediction.map(tags[0].index, smaller)
+    map_ = prediction.map(tags[0].index, frame_of=smaller)
     for tag in tags[1:]:
-        map_ = np.maximum(map_, prediction.map(tag.index, smaller))
-    picture = draw.overlay(shown, map_)
-    rows = ((np.arange(size_rc[0]) + 0.5) / per_row).astype(int)
-    cols = ((np.arange(size_rc[1]) + 0.5) / per_col).astype(int)
-    for tag in tags:
-        picture = draw.outline(picture, tag.mask if factor == 1 else tag.mask[rows[:, None], cols])
-        boxes = [(x1 * per_col, y1 * per_row, x2 * per_col, y2 * per_row) for x1, y1, x2, y2 in tag.boxes]
-        peak = (tag.peak_xy[0] * per_col, tag.peak_xy[1] * per_row)
-        picture = draw.boxes(picture, predicted_xyxy=boxes, peak_xy=peak)
-    lines = [f"{tag.finding} {tag.score:.2f} (positive from {tag.threshold:.2f})" for tag in tags]
-    return draw.labelled(picture, lines)
+        np.maximum(map_, prediction.map(tag.index, frame_of=smaller), out=map_)
+    return draw.annotated(
+        np.asarray(PIL.Image.fromarray(shown).reduce(factor)) if factor > 1 else shown,
+        map_,
+        masks=[tag.mask.take(middles[0], axis=0).take(middles[1], axis=1) for tag in tags],
+        predicted_xyxy=np.array([box for tag in tags for box in tag.boxes]) / factor,
+        peaks_xy=[(tag.peak_xy[0] / factor, tag.peak_xy[1] / factor) for tag in tags],
+        lines=[f"{tag.finding} {tag.score:.2f} (positive from {tag.threshold:.2f})" for tag in tags],
+    )
 
 
 def _claim(out: Path, identity: Mapping[str, Any]) -> None:
