@@ -1,10 +1,12 @@
-"""What is on the disk: which files are there, which are images, which are one and the same."""
+"""What is on the disk: which files are there, which are images, which are one and the same; folders written whole."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from radtag.images import KNOWN_SUFFIXES
@@ -70,6 +72,29 @@ def identical_files(paths: Sequence[Path]) -> dict[Path, str]:
             for path in candidates:
                 by_content.setdefault(f"{size}:{_probe(path, size)}", []).append(path)
     return {path: key for key, alike in by_content.items() if len(alike) > 1 for path in alike}
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder that appears when all is written, not before, and not at all where writing fails.
+
+    Args:
+        out: where it will be; nothing, or an empty folder, is there now.
+
+    Yields:
+        The folder to write into, empty, beside the other.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if out.exists():
+            out.rmdir()  # empty: replacing a folder wants that on some systems
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _probe(path: Path, size: int) -> str:

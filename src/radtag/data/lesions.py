@@ -198,10 +198,10 @@ def consolidation(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy)
         turn = rng.uniform(0, np.pi)
         along = (across * np.cos(turn) + down * np.sin(turn)) / axes[0]
         beside = (down * np.cos(turn) - across * np.sin(turn)) / axes[1]
-        ragged = _clouds(rng, along.shape, 0.10 * anatomy.width_px)
+        ragged = clouds(rng, along.shape, 0.10 * anatomy.width_px)
         field = 1 - along**2 - beside**2 + 0.45 * ragged
         here = _part_at((field > 0) & lung[box], centre, box)
-        mottle = 0.72 + 0.28 * _clouds(rng, along.shape, 0.035 * anatomy.width_px)
+        mottle = 0.72 + 0.28 * clouds(rng, along.shape, 0.035 * anatomy.width_px)
         profile = np.clip(np.sqrt(np.clip(field, 0, 1)) * mottle, 0, 1) * _thinning(lung, anatomy)[box]
         peak = rng.uniform(0.60, 1.00) * anatomy.span
         mask[box] |= here
@@ -359,7 +359,7 @@ def _offsets(box: tuple[slice, slice], centre_rc: tuple[float, float], unit_px: 
     return np.broadcast_to(across, shape).astype(np.float32), np.broadcast_to(down, shape).astype(np.float32)
 
 
-def _clouds(rng: np.random.Generator, shape: tuple[int, ...], grain_px: float) -> FloatImage:
+def clouds(rng: np.random.Generator, shape: tuple[int, ...], grain_px: float) -> FloatImage:
     """Smooth noise of about -1 to 1 whose blobs are ``grain_px`` wide: normal values on a coarse grid, interpolated."""
     coarse = [max(int(np.ceil(n / max(grain_px, 1.0))) + 2, 4) for n in shape]
     values = rng.standard_normal(coarse, dtype=np.float32) * 0.6

@@ -29,8 +29,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,6 +41,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFilter, ImageFont
 
 from radtag.data import lesions
+from radtag.data.files import new_folder
 from radtag.data.lesions import Anatomy, FloatImage, Mask, boxes_of
 from radtag.errors import BadSetting
 
@@ -179,11 +178,9 @@ def write(out: Path, count: int, *, seed: int = 0, side: int = 256, progress: bo
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadSetting(f"{out} exists and is not empty. Name a new folder, or empty that one.")
     render(0, seed=seed, side=side)  # refuses a bad side or seed before anything is written
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
-    for folder in ("images", "lungs", *(f"masks/{finding}" for finding in FINDINGS)):
-        (partial / folder).mkdir(parents=True, exist_ok=True)
-    try:
+    with new_folder(out) as partial:
+        for folder in ("images", "lungs", *(f"masks/{finding}" for finding in FINDINGS)):
+            (partial / folder).mkdir(parents=True)
         digits = max(len(str(count - 1)), 5)
         rows: list[dict[str, object]] = []
         boxes: list[tuple[str, str, float, float, float, float]] = []
@@ -225,11 +222,6 @@ def write(out: Path, count: int, *, seed: int = 0, side: int = 256, progress: bo
             "splits": "60 % train, 15 % val, 25 % test by the golden-ratio sequence over the index",
         }
         (partial / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()  # empty, as checked: replacing a folder wants that on some systems
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out / "table.csv"
 
 
@@ -403,8 +395,8 @@ def _draw_anatomy(rng: np.random.Generator, side: int, *, enlarged: bool) -> _Sc
     markings = vessels * air * (1 - 0.8 * shadow)
     image += markings
     # Uneven tissue, large and small.
-    image += lesions._clouds(rng, (rows, cols), 0.45 * scale_px) * 0.016 * (body > 0)
-    image += lesions._clouds(rng, (rows, cols), 0.05 * scale_px) * 0.010 * np.sqrt(body)
+    image += lesions.clouds(rng, (rows, cols), 0.45 * scale_px) * 0.016 * (body > 0)
+    image += lesions.clouds(rng, (rows, cols), 0.05 * scale_px) * 0.010 * np.sqrt(body)
 
     # Exposure and the film's tone curve.
     gain, offset, gamma = rng.uniform(0.82, 1.08), rng.uniform(-0.03, 0.05), rng.uniform(0.85, 1.35)

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +31,7 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from radtag.data import lesions, splits
+from radtag.data.files import new_folder
 from radtag.data.lesions import KINDS, Anatomy, FloatImage, Mask, boxes_of, split_lungs
 from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
@@ -176,12 +175,9 @@ def plant(
         chosen = replace(chosen, records=tuple(replace(r, patient=r.patient or r.image) for r in chosen.records))
     jobs = [(record, turn) for turn in range(times) for record in chosen.records if (record.image, turn) in plan]
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    for folder in ("images", "lungs", *(f"masks/{finding}" for finding in findings)):
-        (partial / folder).mkdir(parents=True)
-    try:
+    with new_folder(out) as partial:
+        for folder in ("images", "lungs", *(f"masks/{finding}" for finding in findings)):
+            (partial / folder).mkdir(parents=True)
         outcomes = []
         with ThreadPoolExecutor(workers) as pool, progress_bar(len(jobs), "planting lesions", progress) as advance:
             waiting = [
@@ -239,11 +235,6 @@ def plant(
             "notes": list(chosen.notes),
         }
         (partial / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()  # empty, as checked: replacing a folder wants that on some systems
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out / "table.csv"
 
 
