@@ -15,8 +15,12 @@ from radtag.geometry import (
     box_area,
     box_iou,
     boxes_to_mask,
+    cell_weights,
     interpolate,
     interpolation_matrix,
+    mask_to_frame,
+    reduce_mask,
+    reduced_size,
     stretch_mask,
     to_original,
 )
@@ -214,3 +218,42 @@ def test_interpolation_is_that_of_the_matrices_and_a_part_is_that_of_the_whole_t
     for part in (slice(0, 61), slice(9, 10), slice(30, 47), slice(58, 61), slice(4, 4), slice(0, 61, 15)):
         np.testing.assert_array_equal(interpolate(maps, rows[part], cols[3:20]), whole[:, part, 3:20])
     np.testing.assert_array_equal(interpolate(np.full((1, 1), 0.3, np.float32), rows, cols), np.float32(0.3))
+
+
+def test_a_mirrored_map_lies_where_the_mirrored_cells_look():
+    # Cells at 1, 5, 9 of 12 columns; of the mirrored input they see 11, 7, 3, which mirrored back is 3, 7, 11.
+    grid = Grid((2, 3), (6.0, 4.0), (3.0, 1.0))
+    assert grid.mirrored(12) == Grid((2, 3), (6.0, 4.0), (3.0, 3.0))
+    assert grid.mirrored(12).mirrored(12) == grid
+
+
+def test_the_mean_over_original_pixels_without_making_the_map():
+    grid, frame = Grid((3, 4), (2.0, 3.0), (0.5, 1.0)), Frame.letterbox((20, 37), (8, 12))
+    maps = np.random.default_rng(0).random((2, 3, 4), dtype=np.float32)
+    rows, cols = cell_weights(grid, frame)
+    np.testing.assert_allclose(rows @ maps @ cols, to_original(maps, grid, frame).mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_an_original_reduced_by_a_whole_number():
+    assert reduced_size((7, 12), 3) == (3, 4)
+    frame = Frame.letterbox((7, 12), (24, 24))
+    smaller = frame.of_reduced(3)
+    assert smaller.original_size_rc == (3, 4)
+    # The middle of the second block of three pixels, (4.5, 4.5), is (1.5, 1.5) of the reduced image.
+    at, of = np.array([[4.5, 4.5, 6.0, 6.0]]), np.array([[1.5, 1.5, 2.0, 2.0]])
+    np.testing.assert_allclose(smaller.boxes_to_frame(of), frame.boxes_to_frame(at))
+    mask = np.zeros((7, 12), dtype=bool)
+    mask[4, 10] = True  # the middle of block (1, 3)
+    mask[6, 1] = True  # in the last row of blocks, which has one row of pixels
+    mask[3, 3] = True  # the corner of block (1, 1)
+    expected = np.zeros((3, 4), dtype=bool)
+    expected[1, 3] = expected[2, 0] = True
+    np.testing.assert_array_equal(reduce_mask(mask, 3), expected)
+
+
+def test_a_mask_in_a_letterbox_and_its_padding():
+    mask = np.zeros((2, 4), dtype=bool)
+    mask[0, 3] = True
+    expected = np.zeros((8, 8), dtype=bool)
+    expected[2:4, 6:8] = True  # two rows of padding above
+    np.testing.assert_array_equal(mask_to_frame(mask, Frame.letterbox((2, 4), (8, 8))), expected)

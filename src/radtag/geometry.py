@@ -14,7 +14,7 @@ Numpy only: usable on anybody's maps.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,11 @@ class Frame:
         scale, offset = self._xyxy()
         return (boxes - offset) / scale
 
+    def of_reduced(self, factor: int) -> Frame:
+        """The frame from the original, reduced by a whole number (:func:`reduced_size`), to the same new image."""
+        scale = (self.scale_rc[0] * factor, self.scale_rc[1] * factor)
+        return Frame(reduced_size(self.original_size_rc, factor), self.size_rc, scale, self.offset_rc)
+
     def _xyxy(self) -> tuple[FloatArray, FloatArray]:
         scale = np.array([self.scale_rc[1], self.scale_rc[0]] * 2)
         offset = np.array([self.offset_rc[1], self.offset_rc[0]] * 2)
@@ -123,6 +128,14 @@ class Grid:
         """Every cell at the centre of its tile of the input: what every library's upsampling assumes."""
         scale = (input_size_rc[0] / size_rc[0], input_size_rc[1] / size_rc[1])
         return cls(size_rc, scale, (scale[0] / 2, scale[1] / 2))
+
+    def mirrored(self, input_cols: int) -> Grid:
+        """Where the cells of a mirrored input's map look in the input itself, once the map is mirrored back.
+
+        Cells do not lie symmetrically in the input, so a mirrored map's lie elsewhere than the map's own.
+        """
+        offset = input_cols - self.scale_rc[1] * (self.size_rc[1] - 1) - self.offset_rc[1]
+        return replace(self, offset_rc=(self.offset_rc[0], offset))
 
     def to_dict(self) -> dict[str, list[float]]:
         """Plain lists, for JSON and TOML."""
@@ -250,6 +263,43 @@ def to_original(
     if tuple(maps.shape[-2:]) != tuple(grid.size_rc):
         raise ValueError(f"maps of {maps.shape[-2:]} cells do not fit a grid of {grid.size_rc}")
     return interpolate(maps, cells_of_pixels(grid, frame, 0)[rows], cells_of_pixels(grid, frame, 1)[cols])
+
+
+def cell_weights(grid: Grid, frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How much each row and column of cells counts in a map's mean over the original image's pixels; each sums to 1.
+
+    The mean over original pixels of ``maps`` (..., row, col) is ``rows @ maps @ cols``, since interpolation is linear.
+    """
+    rows, cols = (
+        interpolation_matrix(cells_of_pixels(grid, frame, axis), grid.size_rc[axis]).mean(axis=0, dtype=np.float64)
+        for axis in (0, 1)
+    )
+    return rows, cols
+
+
+def reduced_size(size_rc: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Rows and columns of an image reduced by a whole number; a last block need not be whole, as in Pillow's."""
+    return -(-size_rc[0] // factor), -(-size_rc[1] // factor)
+
+
+def reduce_mask(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
+    """A mask (row, col) reduced by a whole number: the pixel in the middle of each block."""
+    reduced = reduced_size((mask.shape[0], mask.shape[1]), factor)
+    rows, cols = (
+        np.minimum(np.arange(n) * factor + factor // 2, size - 1) for n, size in zip(reduced, mask.shape, strict=True)
+    )
+    return mask.take(rows, axis=0).take(cols, axis=1)
+
+
+def mask_to_frame(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:
+    """A mask of the original image in the new one, nearest pixel; padding is empty."""
+    inside = []
+    for axis in (0, 1):
+        at = (np.arange(frame.size_rc[axis]) + 0.5 - frame.offset_rc[axis]) / frame.scale_rc[axis]
+        inside.append(np.floor(at).astype(np.int64))
+    rows, cols = inside
+    known = ((rows >= 0) & (rows < mask.shape[0]))[:, None] & ((cols >= 0) & (cols < mask.shape[1]))[None]
+    return known & mask[np.ix_(rows.clip(0, mask.shape[0] - 1), cols.clip(0, mask.shape[1] - 1))]
 
 
 def stretch_mask(mask: NDArray[np.bool_], size_rc: tuple[int, int]) -> NDArray[np.bool_]:
