@@ -59,16 +59,15 @@ def main() -> None:
             for kind in kinds:
                 with torch.set_grad_enabled(kind == "Grad-CAM"):
                     raw = grad_cam(model, images)[0] if kind == "Grad-CAM" else model(images).maps[0]
-                grids: dict[str, Grid] = {"tiles": run.tile_grid, "measured": run.grid}
-                for name, grid in grids.items():
-                    laid = to_original(raw.numpy().astype(np.float32), grid, frame)
-                    for finding, file in record.masks.items():
-                        truth = read_mask(file)
-                        of_finding = laid[run.findings.index(finding)]
+                for finding, file in record.masks.items():
+                    truth, at = read_mask(file), run.findings.index(finding)
+                    grids: dict[str, Grid] = {"tiles": run.tile_grid, "measured": run.grids[at]}
+                    for name, grid in grids.items():
+                        of_finding = to_original(raw[at].numpy().astype(np.float32), grid, frame)
                         row, col = first_maximum(of_finding)
                         area = float(poi_at_matched_area(of_finding, truth))
                         scores.setdefault((kind, name), []).append((bool(truth[row, col]), area))
-        cells = "x".join(str(side) for side in run.grid.size_rc)
+        cells = "x".join(str(side) for side in run.tile_grid.size_rc)
         for (kind, name), values in scores.items():
             hits, areas = np.array(values, dtype=float).T
             table.add_row(

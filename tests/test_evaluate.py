@@ -49,7 +49,7 @@ class KnownMaps:
             layers = np.full((3, *SIZE), 0.1, dtype=np.float32)
             for finding, values in maps.items():
                 layers[self.findings.index(finding)] = values
-            layer = Layer(layers, Grid.tiles(SIZE, SIZE), Frame.identity(image.size_rc))
+            layer = Layer(layers, (Grid.tiles(SIZE, SIZE),) * len(layers), Frame.identity(image.size_rc))
             yield Prediction(image, np.array([0.5, *scores], dtype=np.float32), (layer,))
 
     def tags(self, prediction: Prediction, name: str) -> list[Tag]:
@@ -243,7 +243,7 @@ def test_pointing_at_the_networks_size_is_of_the_plain_sigmoid(dataset: Dataset,
             for image in images:
                 layer = Layer(
                     np.stack([calibrated] * 3),
-                    Grid.tiles((5, 10), SIZE),
+                    (Grid.tiles((5, 10), SIZE),) * 3,
                     Frame.identity(SIZE),
                     np.stack([sigmoids] * 3),
                 )

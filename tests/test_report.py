@@ -56,7 +56,7 @@ class Noisy:
             maps = random.uniform(0.02, 0.3, size=(2, 12, 16)).astype(np.float32)
             maps[:, 3:6, 4:8] += (0.6 * self.skill * labels)[:, None, None].astype(np.float32)
             scores = np.clip(0.3 + 0.4 * self.skill * labels + random.normal(0, 0.15, 2), 0.01, 0.99)
-            layer = Layer(maps, Grid.tiles((12, 16), (48, 48)), Frame.stretch(image.size_rc, (48, 48)))
+            layer = Layer(maps, (Grid.tiles((12, 16), (48, 48)),) * len(maps), Frame.stretch(image.size_rc, (48, 48)))
             yield Prediction(image, scores.astype(np.float32), (layer,))
 
     def tags(self, prediction, name):

@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import nn
 
-from radtag import draw, tag
+from radtag import draw, regions, tag
 from radtag.calibration import Calibration
 from radtag.data.prepare import prepare
 from radtag.errors import BadSetting, UnreadableImage
-from radtag.geometry import Grid
+from radtag.geometry import Grid, to_original
 from radtag.images import Image
 from radtag.models import Output
 from radtag.tag import Prediction, Tagger, tag_files
@@ -62,11 +62,11 @@ class FakeRun:
     size_px: int = SIDE
 
     @property
-    def grid(self) -> Grid:
+    def grids(self) -> tuple[Grid, ...]:
         cell, count = float(self.model.cell), SIDE // self.model.cell
         if self.model.look == "mean":
-            return self.tile_grid
-        return Grid((count, count), (cell, cell), (0.5, 0.5))
+            return (self.tile_grid,) * 2
+        return (Grid((count, count), (cell, cell), (0.5, 0.5)),) * 2
 
     @property
     def tile_grid(self) -> Grid:
@@ -232,6 +232,27 @@ def test_mirroring_mirrors_in_input_pixels_and_not_in_cells(tmp_path):
     # Cell by cell it would be 1.5 pixels off, the mean of 0 and 3.
     tiles, _ = Tagger(run, grid="tiles").tag(Image(ramp, "a.png"))
     assert np.abs(tiles.map - expected)[inner].max() > 0.03
+
+
+def test_each_finding_is_laid_by_its_own_grid(tmp_path):
+    @dataclass(frozen=True)
+    class Apart(FakeRun):
+        @property
+        def grids(self) -> tuple[Grid, ...]:
+            return tuple(replace(self.tile_grid, offset_rc=offset) for offset in ((2.0, 2.0), (6.0, -3.0)))
+
+    run = Apart(tmp_path / "run", Bright(4, "mean"))
+    image = Image(pixels(), "a.png")
+    (one,) = Tagger(run).predict([image])
+    (same,) = Tagger(run, grid="tiles").predict([image])
+    for index, grid in enumerate(run.grids):
+        expected = to_original(one.layers[0].maps[index], grid, one.frame)
+        np.testing.assert_array_equal(one.map(index), expected)
+        np.testing.assert_array_equal(one.maps()[index], expected)
+        assert one.peaks[index].tolist() == [*regions.peak(expected), expected.max()]
+    assert not np.array_equal(one.map(1), same.map(1))
+    (dark,) = Tagger(run, findings=["dark"]).predict([image])
+    np.testing.assert_array_equal(dark.map(0), one.map(1))
 
 
 def test_mirroring_leaves_an_image_where_it_is(tmp_path):

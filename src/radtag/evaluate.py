@@ -364,8 +364,9 @@ def _means(prediction: Prediction) -> NDArray[np.float64]:
     """(finding,) mean of the map over original pixels, without making it: interpolation is linear."""
     total = np.zeros(len(prediction.scores))
     for layer in prediction.layers:
-        rows, cols = _weights(layer.grid, layer.frame)
-        total += np.einsum("r,frc,c->f", rows, layer.maps.astype(np.float64), cols)
+        for i, grid in enumerate(layer.grids):
+            rows, cols = _weights(grid, layer.frame)
+            total[i] += rows @ layer.maps[i].astype(np.float64) @ cols
     return total / len(prediction.layers)
 
 

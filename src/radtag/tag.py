@@ -59,14 +59,15 @@ OVERLAY_PX = 768
 
 
 class Layer(NamedTuple):
-    """Calibrated maps (finding, row, col) of one pass through one network, where its cells look, and the way back.
+    """Calibrated maps (finding, row, col) of one pass through one network, and the way back to the original.
 
+    ``grids`` say where the cells look, for each finding.
     ``sigmoids`` are the same maps before calibration, as the network gives them: plain sigmoids of its logits, which
     is what published numbers are taken on; None = there is no other map than the calibrated one.
     """
 
     maps: FloatMap
-    grid: Grid
+    grids: tuple[Grid, ...]
     frame: Frame
     sigmoids: FloatMap | None = None
 
@@ -114,20 +115,33 @@ class Prediction:
         frame_of: Callable[[Frame], Frame] = lambda frame: frame,
     ) -> FloatMap:
         """One finding's map (row, col), or a slice of them, or a part, in the pixels ``frame_of`` leads back to."""
-        first, *others = self.layers
-        mean = to_original(first.maps[finding], first.grid, frame_of(first.frame), rows=rows, cols=cols)
-        for layer in others:
-            mean += to_original(layer.maps[finding], layer.grid, frame_of(layer.frame), rows=rows, cols=cols)
-        return mean / np.float32(len(self.layers)) if others else mean
+        if isinstance(finding, slice):
+            wanted = range(*finding.indices(len(self.scores)))
+            return np.stack([self.map(i, rows=rows, cols=cols, frame_of=frame_of) for i in wanted])
+        laid = [
+            to_original(one.maps[finding], one.grids[finding], frame_of(one.frame), rows=rows, cols=cols)
+            for one in self.layers
+        ]
+        return laid[0] if len(laid) == 1 else sum(laid[1:], laid[0]) / np.float32(len(laid))
 
     def part_above(self, finding: int, threshold: float) -> regions.Part:
         """The part of the image outside which the finding's map is not above a threshold."""
-        return regions.part_above([(one.maps[finding], one.grid, one.frame) for one in self.layers], threshold)
+        return regions.part_above(
+            [(one.maps[finding], one.grids[finding], one.frame) for one in self.layers], threshold
+        )
 
     @cached_property
     def peaks(self) -> NDArray[np.float64]:
         """(finding, 3): x and y of the map's first largest pixel, and its value."""
-        return regions.peaks([(layer.maps, layer.grid, layer.frame) for layer in self.layers])
+        found = np.empty((len(self.scores), 3))
+        alike: dict[tuple[Grid, ...], list[int]] = {}  # findings whose cells lie at the same places share the work
+        for i in range(len(self.scores)):
+            alike.setdefault(tuple(layer.grids[i] for layer in self.layers), []).append(i)
+        for grids, at in alike.items():
+            found[at] = regions.peaks(
+                [(one.maps[at], grid, one.frame) for one, grid in zip(self.layers, grids, strict=True)]
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -292,7 +306,9 @@ class Tagger:
         at = [known.index(name) for name in self.findings]
         self._at = at
         self._calibrations: list[Calibration] = [run.calibration.only(at) for run in self.runs]
-        self._grids = [run.grid if grid == "measured" else run.tile_grid for run in self.runs]
+        self._grids = [
+            tuple(run.grids[i] for i in at) if grid == "measured" else (run.tile_grid,) * len(at) for run in self.runs
+        ]
         self.thresholds = np.mean([one.score_threshold for one in self._calibrations], axis=0)
         self.mask_thresholds = np.mean([one.mask_threshold for one in self._calibrations], axis=0)
         if threshold is not None:
@@ -343,13 +359,14 @@ class Tagger:
                 cells = output.maps.float().cpu().numpy()[:, self._at]
                 # torch's own sigmoid: where it saturates, the first maximum is decided by its rounding.
                 sigmoids = output.maps.float().sigmoid().cpu().numpy()[:, self._at]
-                grid = self._grids[i]
+                grids = self._grids[i]
                 if mirror:
-                    cells, sigmoids, grid = cells[..., ::-1], sigmoids[..., ::-1], _mirrored(grid, run.size_px)
+                    cells, sigmoids = cells[..., ::-1], sigmoids[..., ::-1]
+                    grids = tuple(_mirrored(grid, run.size_px) for grid in grids)
                 maps = calibration.maps(cells)
                 scores += calibration.scores(logits) / np.float32(len(self.runs) * len(mirrored))
                 for j, one in enumerate(batch):
-                    layers[j].append(Layer(maps[j], grid, one.inputs[i][1], sigmoids[j]))
+                    layers[j].append(Layer(maps[j], grids, one.inputs[i][1], sigmoids[j]))
         return [
             Prediction(one.image, score, tuple(layer)) for one, score, layer in zip(batch, scores, layers, strict=True)
         ]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from radtag.geometry import Grid
-from radtag.models.evidence import measure_grid
+from radtag.models.evidence import measure_evidence, measure_grid
 from radtag.models.output import Output
 
 
@@ -92,6 +93,72 @@ def test_the_measure_is_repeatable_and_leaves_the_model_as_it_was():
     assert model.norm.weight.grad is None
     assert torch.equal(images, before)
     assert not images.requires_grad
+
+
+class Beside(nn.Module):
+    """Two findings that see the same spots from cells of 8 pixels: one up and left of its cell, one down and right."""
+
+    def __init__(self, reach_rc: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.reach_rc = reach_rc  # where a cell's 8 x 8 pixels lie against its tile
+
+    def forward(self, images: Tensor) -> Output:
+        shifted = [torch.roll(images, (-rows, -cols), dims=(2, 3)) for rows, cols in self.reach_rc]
+        maps = F.avg_pool2d(torch.cat(shifted, dim=1) ** 2, 8)
+        return Output(maps.amax(dim=(2, 3)), maps)
+
+
+def spots(count: int, side: int = 128) -> NDArray[np.uint8]:
+    """Images with one bright spot in the inner part, on a dark ground."""
+    random = np.random.default_rng(0)
+    images = np.full((count, side, side), 10, dtype=np.uint8)
+    for image in images:
+        row, col = random.integers(32, side - 40, 2)
+        image[row : row + 8, col : col + 8] = 250
+    return images
+
+
+def evidence(model: nn.Module, images: NDArray[np.uint8], labels: NDArray[np.float64]) -> tuple[Grid, ...]:
+    def normalise(pixels: Tensor) -> Tensor:
+        return (pixels.float() / 255)[:, None]
+
+    return measure_evidence(model, images, normalise, model(normalise(torch.from_numpy(images))).maps.numpy(), labels)
+
+
+def test_every_finding_is_laid_where_its_own_strongest_cells_look():
+    images = spots(24)
+    above, below = evidence(Beside(((-7, -5), (6, 9))), images, np.ones((24, 2)))
+    for grid, reach in ((above, (-7, -5)), (below, (6, 9))):
+        assert grid.size_rc == (16, 16)
+        np.testing.assert_allclose(grid.scale_rc, 8, rtol=0.1)
+        at = [grid.scale_rc[a] * 7 + grid.offset_rc[a] for a in (0, 1)]  # a cell in the middle
+        np.testing.assert_allclose(at, [7 * 8 + 4 + one for one in reach], atol=2.5)
+
+
+def test_images_without_the_finding_are_asked_only_where_few_have_it():
+    # In images without the finding the strongest cell is at the far corner, and would bend the offset.
+    images = spots(40)
+    images[20:] = 10
+    images[20:, 120:, 120:] = 60
+    labels = np.repeat([[1.0], [0.0]], 20, axis=0)
+    reach = ((-7, -5),)
+    (all_of_them,) = evidence(Beside(reach), images, labels)
+    (positives,) = evidence(Beside(reach), images[:20], labels[:20])
+    assert all_of_them == positives
+    (borrowed,) = evidence(Beside(reach), images[17:], labels[17:])  # three positives: five are borrowed
+    assert borrowed != positives
+
+
+def test_cells_that_listen_to_nothing_take_the_others_offset():
+    class Deaf(Beside):
+        def forward(self, images: Tensor) -> Output:
+            maps = super().forward(images).maps * torch.tensor([1.0, 1.0, 0.0])[:, None, None]
+            return Output(maps.amax(dim=(2, 3)), maps)
+
+    one, other, deaf = evidence(Deaf(((-7, -5), (6, 9), (0, 0))), spots(24), np.ones((24, 3)))
+    np.testing.assert_allclose(deaf.offset_rc, np.median([one.offset_rc, other.offset_rc], axis=0))
+    (alone,) = evidence(Deaf(((0, 0),) * 3), spots(24), np.ones((24, 3)))[2:]
+    assert alone.size_rc == (16, 16)
 
 
 def test_no_pass_is_refused():

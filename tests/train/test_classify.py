@@ -490,7 +490,7 @@ def test_a_rate_at_which_training_would_not_begin_is_refused(squares, tmp_path):
 
 def test_a_transformer_trains_at_another_size_than_its_own(squares, tmp_path):
     run = quietly(squares, tmp_path / "run", epochs=1, backbone={"name": "vit_tiny_patch16_224", "weights": "none"})
-    assert run.grid.size_rc == (4, 4)
+    assert run.tile_grid.size_rc == (4, 4)
     with torch.inference_mode():
         assert run.build_model()(torch.rand(1, 1, 64, 64)).maps.shape == (1, 2, 4, 4)
 
@@ -517,5 +517,5 @@ def test_fp16_without_a_gpu_is_refused(squares, tmp_path):
 def test_crops_can_be_taken_from_larger_images(squares, tmp_path):
     run = quietly(squares, tmp_path / "run", stored_px=96, epochs=1)
     assert run.size_px == 64
-    assert run.grid.size_rc == (2, 2)
+    assert run.tile_grid.size_rc == (2, 2)
     assert math.isfinite(history(run.path)[0]["train_loss"])

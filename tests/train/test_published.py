@@ -156,14 +156,15 @@ def test_the_run_says_what_it_is(run, checkpoint):
     assert run.card["weights_from"] == "published checkpoint pylon.pkl"
     assert run.card["limits"][1].startswith("Not calibrated: scores and maps are plain sigmoids, thresholds are 0.5.")
     assert run.calibration.score_threshold == (0.5,) * 14
-    assert run.grid.size_rc == (64, 64)
+    assert run.tile_grid.size_rc == (64, 64)
     with pytest.raises(BadRun, match=r"is a run already\. Give another --out\.$"):
         import_pylon(checkpoint, run.path)
 
 
 def test_it_can_be_calibrated_on_images_at_hand(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("RADTAG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(published, "measure_grid", lambda model, images, passes: Grid.tiles((64, 64), (256, 256)))
+    tiles = (Grid.tiles((64, 64), (256, 256)),) * 14
+    monkeypatch.setattr(published, "measure_evidence", lambda *measured, looks: tiles)
     random = np.random.default_rng(0)
     records = []
     for i in range(4):

@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
         findings=("Mass", "Übelkeit"),
         mean=0.4,
         sd=0.2,
-        grid=Grid((16, 16), (4.1, 3.9), (0.5, 2.5)),
+        grids=(Grid((16, 16), (4.1, 3.9), (0.5, 2.5)), Grid((16, 16), (4.1, 3.9), (-3.0, 2.0))),
         calibration=Calibration.identity(2),
         card={"method": "pylon", "data": {"train_images": 3}, "limits": ["a", "b"], "auroc": math.nan},
     )
@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_what_is_saved_comes_back(run):
     loaded = Run.load(run.path)
-    for name in ("settings", "findings", "mean", "sd", "grid", "calibration"):
+    for name in ("settings", "findings", "mean", "sd", "grids", "calibration"):
         assert getattr(loaded, name) == getattr(run, name), name
     assert json.dumps(loaded.card) == json.dumps(run.card)  # as text, since NaN is no NaN's equal
     assert (loaded.size_px, loaded.channels, loaded.fit) == (64, 1, "letterbox")

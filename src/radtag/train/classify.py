@@ -41,7 +41,7 @@ from radtag.errors import BadData, BadRun, BadSetting
 from radtag.metrics.classification import auroc
 from radtag.models import build, refuse_unknown
 from radtag.models.backbone import load_weights, normalisation
-from radtag.models.evidence import measure_grid
+from radtag.models.evidence import measure_evidence
 from radtag.train import log
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
@@ -238,15 +238,20 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
         peak_share=settings.peak_share,
         findings=dataset.findings,
     )
-    sample = torch.from_numpy(val_pixels[np.linspace(0, len(val_pixels) - 1, min(len(val_pixels), 16)).astype(int)])
-    grid = measure_grid(model, normalise(sample.to(device).float() / 255, mean, sd, settings.backbone.channels))
+    grids = measure_evidence(
+        model,
+        val_pixels,
+        lambda pixels: normalise(pixels.float() / 255, mean, sd, settings.backbone.channels),
+        maps,
+        val_labels.numpy(),
+    )
     run = Run(
         path=out,
         settings=settings,
         findings=dataset.findings,
         mean=mean,
         sd=sd,
-        grid=grid,
+        grids=grids,
         calibration=calibration,
         card=log.card(
             settings=settings,

@@ -14,7 +14,7 @@ from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun
 from radtag.models import BackboneOptions, build
 from radtag.models.checkpoint import read_published_pylon
-from radtag.models.evidence import measure_grid
+from radtag.models.evidence import measure_evidence, measure_grid
 from radtag.train.classify import predict_maps, start_accelerator
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
@@ -61,17 +61,20 @@ def import_pylon(file: Path | str, out: Path | str, *, calibrate_on: Dataset | N
         labels = val_set.labels()[cache.readable]
         calibration = Calibration.fit(logits, maps, labels, findings=FINDINGS)
         notes = [f"Calibrated on {len(labels)} validation images of {calibrate_on.name}.", *calibration.notes]
-        sample = torch.from_numpy(cache.kept[:16]).float() / 255
+        grids = measure_evidence(
+            model, cache.kept, lambda pixels: normalise(pixels.float() / 255, MEAN, SD, 1), maps, labels, looks=8
+        )
     else:
         # Without images, noise of natural range shows the network's geometry.
         sample = torch.rand(8, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(0))
+        grids = (measure_grid(model, normalise(sample, MEAN, SD, 1), passes=4),) * len(FINDINGS)
     run = Run(
         path=out,
         settings=settings,
         findings=FINDINGS,
         mean=MEAN,
         sd=SD,
-        grid=measure_grid(model, normalise(sample, MEAN, SD, 1), passes=4),
+        grids=grids,
         calibration=calibration,
         card={
             "method": "pylon",

@@ -51,7 +51,7 @@ class Run:
         settings: as resolved for training.
         findings: names, in the order of the model's outputs.
         mean, sd: normalisation on the 0-1 scale.
-        grid: where the map's cells were measured to look, in pixels of the network's input.
+        grids: where the cells of each finding's map were measured to look, in pixels of the network's input.
         calibration: of scores and maps, from validation images.
         card: what data, what numbers, what limits.
     """
@@ -61,7 +61,7 @@ class Run:
     findings: tuple[str, ...]
     mean: float
     sd: float
-    grid: Grid
+    grids: tuple[Grid, ...]
     calibration: Calibration
     card: Mapping[str, Any]
 
@@ -83,7 +83,7 @@ class Run:
     @property
     def tile_grid(self) -> Grid:
         """The published way to lay a map: every cell at the centre of its tile."""
-        return Grid.tiles(self.grid.size_rc, (self.size_px, self.size_px))
+        return Grid.tiles(self.grids[0].size_rc, (self.size_px, self.size_px))
 
     @classmethod
     def load(cls, path: Path | str) -> Run:
@@ -110,7 +110,7 @@ class Run:
                 findings=tuple(values["findings"]),
                 mean=values["mean"],
                 sd=values["sd"],
-                grid=Grid.from_dict(values["grid"]),
+                grids=_grids(values["grid"], len(values["findings"])),
                 calibration=Calibration.from_dict(values["calibration"]),
                 card=json.loads((path / "card.json").read_text(encoding="utf-8")),
             )
@@ -133,7 +133,11 @@ class Run:
             "mean": self.mean,
             "sd": self.sd,
             "settings": self.settings.model_dump(exclude_none=True),
-            "grid": self.grid.to_dict(),
+            "grid": {
+                "size_rc": list(self.grids[0].size_rc),
+                "scale_rc": [list(grid.scale_rc) for grid in self.grids],
+                "offset_rc": [list(grid.offset_rc) for grid in self.grids],
+            },
             "calibration": self.calibration.to_dict(),
         }
         write_text(self.path / "run.toml", tomli_w.dumps(values))
@@ -161,6 +165,19 @@ class Run:
     def normalise(self, batch: Tensor) -> Tensor:
         """(batch, row, col) uint8 -> (batch, channel, row, col) float32, channels last."""
         return normalise(batch.float().div_(255), self.mean, self.sd, self.channels)
+
+
+def _grids(values: Mapping[str, Any], findings: int) -> tuple[Grid, ...]:
+    """A grid per finding, from a run's file; one spacing and offset stand for all findings."""
+    rows, cols = values["size_rc"]
+    spacings, offsets = (
+        np.broadcast_to(np.array(values[key], dtype=np.float64), (findings, 2)).tolist()
+        for key in ("scale_rc", "offset_rc")
+    )
+    return tuple(
+        Grid((rows, cols), (spacing[0], spacing[1]), (offset[0], offset[1]))
+        for spacing, offset in zip(spacings, offsets, strict=True)
+    )
 
 
 def normalise(images: Tensor, mean: float, sd: float, channels: int) -> Tensor:
