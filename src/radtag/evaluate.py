@@ -35,7 +35,7 @@ import radtag
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.gallery import FixedCase, choose_and_draw, pooled_gallery, read_fixed, write_fixed
-from radtag.geometry import Frame, Grid, interpolation_matrix
+from radtag.geometry import cell_weights, mask_to_frame
 from radtag.metrics import PixelRanking, boxes, masks, points
 from radtag.metrics.classification import checked_labels
 from radtag.metrics.resize import bilinear
@@ -46,7 +46,7 @@ from radtag.report.plots import presence_plots
 from radtag.summary import PixelCounts, summarise
 from radtag.tag import Prediction, Tag, Tagger
 from radtag.train.run import Run
-from radtag.truth import Truth, in_frame, truth_of
+from radtag.truth import Truth, truth_of
 
 Progress = Callable[[int, int], None]
 
@@ -315,7 +315,7 @@ class _Scorer:
                 row["pointing"] = float(truth.mask[peak])
                 if near is not None:
                     place = points.first_maximum(near[None])[0]
-                    row["pointing_network"] = float(in_frame(truth.mask, prediction.frame)[tuple(place)])
+                    row["pointing_network"] = float(mask_to_frame(truth.mask, prediction.frame)[tuple(place)])
             shared = masks.overlap(tag.mask, truth.mask)
             row |= {
                 "poi_matched": float(masks.poi_at_matched_area(map_, truth.mask)),
@@ -370,15 +370,7 @@ def _means(prediction: Prediction) -> NDArray[np.float64]:
     return total / len(prediction.layers)
 
 
-@lru_cache(maxsize=256)
-def _weights(grid: Grid, frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How much each row and column of cells counts in the mean over original pixels."""
-    weights = []
-    for axis in (0, 1):
-        centres = (np.arange(frame.original_size_rc[axis]) + 0.5) * frame.scale_rc[axis] + frame.offset_rc[axis]
-        cells = (centres - grid.offset_rc[axis]) / grid.scale_rc[axis]
-        weights.append(interpolation_matrix(cells, grid.size_rc[axis]).mean(axis=0, dtype=np.float64))
-    return weights[0], weights[1]
+_weights = lru_cache(maxsize=256)(cell_weights)  # images of one size share them
 
 
 # ---- about ---------------------------------------------------------------------------------------------------------

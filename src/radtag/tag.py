@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -40,7 +40,7 @@ from radtag import draw, regions
 from radtag.ahead import Step, read_ahead
 from radtag.calibration import Calibration
 from radtag.errors import BadSetting, RadtagError, UnreadableImage
-from radtag.geometry import XYXY, Frame, Grid, to_original
+from radtag.geometry import XYXY, Frame, Grid, reduce_mask, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
 from radtag.regions import Regions
@@ -362,7 +362,7 @@ class Tagger:
                 grids = self._grids[i]
                 if mirror:
                     cells, sigmoids = cells[..., ::-1], sigmoids[..., ::-1]
-                    grids = tuple(_mirrored(grid, run.size_px) for grid in grids)
+                    grids = tuple(grid.mirrored(run.size_px) for grid in grids)
                 maps = calibration.maps(cells)
                 scores += calibration.scores(logits) / np.float32(len(self.runs) * len(mirrored))
                 for j, one in enumerate(batch):
@@ -695,16 +695,10 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.I
     """
     prediction = tags[0].prediction
     shown = draw.to_bytes(prediction.image.pixels)
-    original_rc = prediction.image.size_rc
-    factor = -(-max(original_rc) // longest_px)
-    size_rc = (-(-original_rc[0] // factor), -(-original_rc[1] // factor))
-    middles = [
-        np.minimum(np.arange(n) * factor + factor // 2, o - 1) for n, o in zip(size_rc, original_rc, strict=True)
-    ]
+    factor = -(-max(prediction.image.size_rc) // longest_px)
 
     def smaller(frame: Frame) -> Frame:
-        scale = (frame.scale_rc[0] * factor, frame.scale_rc[1] * factor)
-        return Frame(size_rc, frame.size_rc, scale, frame.offset_rc)
+        return frame.of_reduced(factor)
 
     map_ = prediction.map(tags[0].index, frame_of=smaller)
     for tag in tags[1:]:
@@ -712,7 +706,7 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.I
     return draw.annotated(
         np.asarray(PIL.Image.fromarray(shown).reduce(factor)) if factor > 1 else shown,
         map_,
-        masks=[tag.mask.take(middles[0], axis=0).take(middles[1], axis=1) for tag in tags],
+        masks=[reduce_mask(tag.mask, factor) for tag in tags],
         predicted_xyxy=np.array([box for tag in tags for box in tag.boxes]) / factor,
         peaks_xy=[(tag.peak_xy[0] / factor, tag.peak_xy[1] / factor) for tag in tags],
         lines=[f"{tag.finding} {tag.score:.2f} (positive from {tag.threshold:.2f})" for tag in tags],
@@ -791,15 +785,6 @@ def _numbered(images: Iterable[Image]) -> Iterator[tuple[Image, str]]:
         last = image
     if last is not None:
         yield last, f"#{last.frame}" if several else ""
-
-
-def _mirrored(grid: Grid, size_px: int) -> Grid:
-    """Where the cells of a mirrored image's map look in the image itself, once the map is mirrored back.
-
-    Cells do not lie symmetrically in the input, so a mirrored map's lie elsewhere than the map's own.
-    """
-    offset = size_px - grid.scale_rc[1] * (grid.size_rc[1] - 1) - grid.offset_rc[1]
-    return replace(grid, offset_rc=(grid.offset_rc[0], offset))
 
 
 def _device(name: str) -> torch.device:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from radtag import regions
 from radtag.data.table import Record
-from radtag.geometry import Frame, stretch_mask
+from radtag.geometry import stretch_mask
 from radtag.images import read_mask
 
 Mask = NDArray[np.bool_]
@@ -46,14 +46,3 @@ def truth_of(record: Record, finding: str, size_rc: tuple[int, int]) -> Truth | 
         return None
     around = regions.find(mask.astype(np.float32), 0.5, min_area_px=0).boxes_xyxy
     return Truth(np.array(around, dtype=np.float64).reshape(-1, 4), mask, False)
-
-
-def in_frame(mask: Mask, frame: Frame) -> Mask:
-    """A mask of the original image at the network's input, nearest pixel; padding is empty."""
-    inside = []
-    for axis in (0, 1):
-        at = (np.arange(frame.size_rc[axis]) + 0.5 - frame.offset_rc[axis]) / frame.scale_rc[axis]
-        inside.append(np.floor(at).astype(np.int64))
-    rows, cols = inside
-    known = ((rows >= 0) & (rows < mask.shape[0]))[:, None] & ((cols >= 0) & (cols < mask.shape[1]))[None]
-    return known & mask[np.ix_(rows.clip(0, mask.shape[0] - 1), cols.clip(0, mask.shape[1] - 1))]
