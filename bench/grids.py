@@ -1,10 +1,13 @@
 """What laying maps where their cells look is worth: CAM, Grad-CAM and PYLON, as tiles and on the measured grid.
 
-    python bench/grids.py SOURCE RUN [RUN ...] [--limit 200]
+    python bench/grids.py SOURCE RUN [RUN ...] [--limit 200] [--picture grids.png]
 
 SOURCE needs masks (a planted set, phantoms). For every run its own maps, and for CAM runs also Grad-CAM on the same
 feature (Selvaraju et al., ICCV 2017, equations 1 and 2), whose cells look at the same places. Printed: pointing
 accuracy on the mask and PoI at matched area over all positive (image, finding) pairs of the test split.
+
+The picture shows, for the first run and the first test image of each finding that has no other, what the strongest
+cell listens to (its squared gradient), and the map laid by both grids, with its peak.
 """
 
 from __future__ import annotations
@@ -16,8 +19,11 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from scipy.ndimage import gaussian_filter
 
+from radtag import draw
 from radtag.data.sources import open_source
+from radtag.data.table import Dataset
 from radtag.geometry import Grid, to_original
 from radtag.images import read, read_mask
 from radtag.metrics.masks import poi_at_matched_area
@@ -43,6 +49,7 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--limit", type=int, default=None, help="score at most so many images")
+    parser.add_argument("--picture", type=Path, default=None, help="draw one, of the first run")
     args = parser.parse_args()
     dataset = open_source(args.source, only=["test"])
     records = [record for record in dataset.records if record.masks][: args.limit]
@@ -74,6 +81,38 @@ def main() -> None:
                 path.name, kind, cells, name, f"{hits.mean():.3f}", f"{np.nanmean(areas):.3f}", str(len(hits))
             )
     Console().print(table)
+    if args.picture is not None:
+        draw_picture(args.picture, Run.load(args.runs[0]), dataset)
+
+
+def draw_picture(file: Path, run: Run, dataset: Dataset) -> None:
+    """A row per finding: image and truth, what the strongest cell listens to, the map as tiles and as measured."""
+    model, cells = run.build_model(), []
+    for at, finding in enumerate(run.findings):
+        column = dataset.findings.index(finding)
+        alone = (r for r in dataset.records if r.labels[column] == 1 and sum(label == 1 for label in r.labels) == 1)
+        record = next(alone, None)
+        if record is None or finding not in record.masks:
+            continue
+        image, truth = read(record.path), read_mask(record.masks[finding])
+        pixels, frame = run.prepare(image)
+        inputs = run.normalise(torch.from_numpy(pixels)[None]).requires_grad_(True)
+        raw = model(inputs).maps[0, at]
+        (gradient,) = torch.autograd.grad(raw.max(), inputs)
+        heard = gaussian_filter(gradient[0].square().sum(dim=0).numpy(), 2)
+        values = run.calibration.only([at]).maps(raw.detach().numpy()[None])[0]
+        heard = to_original(heard / heard.max(), Grid.tiles(heard.shape, heard.shape), frame)
+        views = [("listens to", heard, None)]
+        for name, grid in (("as tiles", run.tile_grid), ("measured", run.grids[at])):
+            laid = to_original(values, grid, frame)
+            row, col = first_maximum(laid)
+            views.append((name, laid, (float(col) + 0.5, float(row) + 0.5)))
+        shown = draw.outline(draw.gray(image.pixels), truth, colour=draw.TRUE)
+        cells.append(draw.labelled(shown, [f"truth: {finding}"]))
+        for name, map_, peak in views:
+            over = draw.outline(draw.overlay(image.pixels, map_), truth, colour=draw.TRUE)
+            cells.append(draw.labelled(draw.boxes(over, peak_xy=peak) if peak else over, [name]))
+    draw.write_picture(file, draw.sheet(cells, columns=4))
 
 
 if __name__ == "__main__":
