@@ -65,7 +65,11 @@ def main() -> None:
             images = run.normalise(torch.from_numpy(pixels)[None])
             for kind in kinds:
                 with torch.set_grad_enabled(kind == "Grad-CAM"):
-                    raw = grad_cam(model, images)[0] if kind == "Grad-CAM" else model(images).maps[0]
+                    if kind == "Grad-CAM":
+                        assert isinstance(model, Cam)
+                        raw = grad_cam(model, images)[0]
+                    else:
+                        raw = model(images).maps[0]
                 for finding, file in record.masks.items():
                     truth, at = read_mask(file), run.findings.index(finding)
                     grids: dict[str, Grid] = {"tiles": run.tile_grid, "measured": run.grids[at]}
@@ -102,7 +106,7 @@ def draw_picture(file: Path, run: Run, dataset: Dataset) -> None:
         heard = gaussian_filter(gradient[0].square().sum(dim=0).numpy(), 2)
         values = run.calibration.only([at]).maps(raw.detach().numpy()[None])[0]
         heard = to_original(heard / heard.max(), Grid.tiles(heard.shape, heard.shape), frame)
-        views = [("listens to", heard, None)]
+        views: list[tuple[str, np.ndarray, tuple[float, float] | None]] = [("listens to", heard, None)]
         for name, grid in (("as tiles", run.tile_grid), ("measured", run.grids[at])):
             laid = to_original(values, grid, frame)
             row, col = first_maximum(laid)
