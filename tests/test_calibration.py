@@ -102,6 +102,22 @@ def test_a_mask_ends_at_half_of_a_typical_peak_where_healthy_images_are_darker_t
     assert half.mask_threshold[0] == pytest.approx(0.5 * values.max(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("brightest", "noted"), [(1.0, ["0.50%"]), (-8.0, [])])
+def test_the_note_on_healthy_images_is_of_the_threshold_that_is_used(brightest, noted):
+    # Four healthy images have a cell above the faintest ill ones, but below half of a typical peak.
+    labels = np.repeat([[1.0], [0.0]], 100, axis=0)
+    maps = np.full((200, 1, 2, 2), -8.0, dtype=np.float32)
+    maps[:100, 0, 0, 0] = np.repeat([4.0, 0.0, -5.0], [60, 32, 8])
+    maps[100:150, 0, 0, 0] = [brightest] * 2 + [-4.6] * 4 + [-5.5] * 44
+
+    def notes(share: float) -> list[str]:
+        fitted = Calibration.fit(maps.max(axis=(2, 3)), maps, labels, healthy_share=0.001, peak_share=share)
+        return [note.partition(" cover ")[2].split()[0] for note in fitted.notes]
+
+    assert notes(0.0) == [f"{(6 if noted else 4) / 400:.2%}"]
+    assert notes(0.5) == noted
+
+
 def test_the_peaks_share_leaves_at_most_a_tenth_of_the_positive_images_empty():
     _, maps, labels = made()
     faint = np.flatnonzero(labels[:, 0] == 1)[::3]  # a third of the lesions is much fainter than the others

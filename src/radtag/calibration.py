@@ -160,18 +160,23 @@ class Calibration:
                 mask_threshold = 0.5
             else:
                 cells = map_logits[np.flatnonzero(known)[~positive], i].ravel().astype(np.float32)
-                level = smallest_level(cells, healthy_share)
-                if found > 0 and map_rises and level > (bound := np.float32(youden_threshold(peaks, positive))):
-                    level = bound
-                    notes.append(
-                        f"{name}: its masks cover {(cells > level).mean():.2%} of healthy validation images, not"
-                        f" {healthy_share:.2%}, or they would leave out most positive ones"
-                    )
+                level = calm = smallest_level(cells, healthy_share)
+                if found > 0 and map_rises:
+                    level = min(level, np.float32(youden_threshold(peaks, positive)))
                 mask_threshold = float(_sigmoid(np.float32(map_fit[0]) * level + np.float32(map_fit[1])))
                 if found > 0 and map_rises:
                     ill = _sigmoid(map_fit[0] * peaks[positive] + map_fit[1])
                     typical = min(peak_share * float(np.median(ill)), float(np.quantile(ill, _LEFT_OUT)))
                     mask_threshold = max(mask_threshold, typical)
+                if level < calm:
+                    covered = (
+                        _sigmoid(np.float32(map_fit[0]) * cells + np.float32(map_fit[1])) > mask_threshold
+                    ).mean()
+                    if covered > healthy_share:
+                        notes.append(
+                            f"{name}: its masks cover {covered:.2%} of healthy validation images, not"
+                            f" {healthy_share:.2%}, or they would leave out most positive ones"
+                        )
             rows.append((*score_fit, *map_fit, score_threshold, mask_threshold))
         columns = zip(*rows, strict=True) if rows else ((),) * 6
         numbers = {one: tuple(float(value) for value in column) for one, column in zip(_NUMBERS, columns, strict=True)}
