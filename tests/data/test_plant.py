@@ -128,6 +128,13 @@ def test_more_rounds_add_lesions_to_the_training_images_alone(normals: Dataset, 
     assert all(row["patient"] == (patients[row["attr:original"]] or row["attr:original"]) for row in copies)
 
 
+def test_a_name_that_is_not_utf8_is_planted(normals: Dataset, tmp_path: Path):
+    odd = [replace(record, image=f"{i}/M\udcfcller.jpg") for i, record in enumerate(normals.records[:4])]
+    table = plant(replace(normals, records=tuple(odd)), tmp_path / "out", progress=False)
+    assert {row["attr:original"] for row in _rows(table)} == {f"{i}/M\\udcfcller.jpg" for i in range(4)}
+    assert len(open_source(f"csv:{table.parent}")) == 4
+
+
 def test_own_splits_are_kept_and_a_missing_validation_part_is_drawn(normals: Dataset, tmp_path: Path):
     own = tuple(
         replace(record, split="test" if index % 4 < 2 else "train") for index, record in enumerate(normals.records)

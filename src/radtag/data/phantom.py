@@ -243,7 +243,8 @@ def write_tables(
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    (folder / "table.csv").write_text(text.getvalue(), encoding="utf-8")
+    # Of an original file's name that is not UTF-8 the odd bytes are spelled out.
+    (folder / "table.csv").write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["image", "finding", "x1", "y1", "x2", "y2"])

@@ -275,8 +275,13 @@ def _plan(
 
 def _lesion_seed(image: str, seed: int, turn: int) -> tuple[int, ...]:
     """What draws an image's lesions: its name, the set's seed and, past the first, the round."""
-    key = int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big")
+    key = int.from_bytes(hashlib.blake2b(_bytes(image), digest_size=8).digest(), "big")
     return (seed, 3, key, turn) if turn else (seed, 3, key)
+
+
+def _bytes(name: str) -> bytes:
+    """A name as it is on the disk, UTF-8 or not."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 _PAINTING_ORDER = ("pneumothorax", "effusion", "consolidation", "atelectasis", "mass", "nodule")
@@ -289,7 +294,7 @@ def _file_names(dataset: Dataset) -> dict[str, str]:
     for record in dataset.records:
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(Path(record.image).with_suffix(""))).strip("._") or "image"
         if plain.lower() in taken:
-            plain = f"{plain}-{hashlib.blake2b(record.image.encode(), digest_size=4).hexdigest()}"
+            plain = f"{plain}-{hashlib.blake2b(_bytes(record.image), digest_size=4).hexdigest()}"
         taken.add(plain.lower())
         names[record.image] = plain
     return names
