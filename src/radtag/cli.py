@@ -413,8 +413,9 @@ def tag(
     """Tag images with scores, maps, masks and boxes.
 
     Everything is in the image's own pixels. Writes tags.csv, masks/ (1-bit PNG), overlays/ (JPEG, to look at) and
-    manifest.json; with --save maps also maps/ (16-bit PNG, 65535 = 1.0), which takes a third more time. A second call
-    skips what is done. Files that cannot be read are listed at the end, and the exit status is then 1.
+    manifest.json. --save names what is written instead: --save masks --save maps writes masks/ and maps/ (16-bit PNG,
+    65535 = 1.0; a third more time), and no overlays. A second call skips what is done. Files that cannot be read are
+    listed at the end, and the exit status is then 1.
 
     \b
     Example: radtag tag runs/chest images/ --out tags
