@@ -113,7 +113,7 @@ def test_maps_and_masks_of_any_size_come_back_band_by_band(tmp_path, size_rc):
         asked.append(band)
         return map_[band]
 
-    for data in (draw.encode_map(map_), draw.encode_map(rows, size_rc)):
+    for data in (draw.encode_map(map_), draw.encode_map(np.asfortranarray(map_)), draw.encode_map(rows, size_rc)):
         with Image.open(io.BytesIO(data)) as image:
             np.testing.assert_array_equal(np.asarray(image), stored)
     assert len(asked) == -(-size_rc[0] // (2**20 // (16 * size_rc[1])))

@@ -207,7 +207,7 @@ def encode_map(map_: Gray | Callable[[slice], Gray], size_rc: tuple[int, int] | 
         scaled = np.clip(map_(band) if callable(map_) else map_[band], 0, 1)
         scaled *= np.float32(65535)
         scaled += np.float32(0.5)
-        return scaled.astype(np.uint16).astype(">u2").view(np.uint8)
+        return scaled.astype(np.uint16).astype(">u2", order="C").view(np.uint8)
 
     return _gray_png(packed, (rows, cols), 16)
 
