@@ -149,16 +149,19 @@ def test_images_without_the_finding_are_asked_only_where_few_have_it():
     assert borrowed != positives
 
 
-def test_cells_that_listen_to_nothing_take_the_others_offset():
+def test_cells_that_listen_to_nothing_take_the_others_offset_or_else_the_tiles():
     class Deaf(Beside):
+        hears = (1.0, 1.0, 0.0)
+
         def forward(self, images: Tensor) -> Output:
-            maps = super().forward(images).maps * torch.tensor([1.0, 1.0, 0.0])[:, None, None]
+            maps = super().forward(images).maps * torch.tensor(self.hears)[:, None, None]
             return Output(maps.amax(dim=(2, 3)), maps)
 
-    one, other, deaf = evidence(Deaf(((-7, -5), (6, 9), (0, 0))), spots(24), np.ones((24, 3)))
+    model = Deaf(((-7, -5), (6, 9), (0, 0)))
+    one, other, deaf = evidence(model, spots(24), np.ones((24, 3)))
     np.testing.assert_allclose(deaf.offset_rc, np.median([one.offset_rc, other.offset_rc], axis=0))
-    (alone,) = evidence(Deaf(((0, 0),) * 3), spots(24), np.ones((24, 3)))[2:]
-    assert alone.size_rc == (16, 16)
+    model.hears = (0.0, 0.0, 0.0)
+    assert evidence(model, spots(24), np.ones((24, 3))) == (Grid.tiles((16, 16), (128, 128)),) * 3
 
 
 def test_no_pass_is_refused():
