@@ -1,10 +1,11 @@
 """What tagging costs beyond what it cannot do without: decoding the files, and the network.
 
-    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save masks overlays]
+    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save masks] [--run RUN] [--files DIR]
 
 An untrained PYLON (EfficientNet-Lite0, 14 findings, 256 px) tags 8-bit gray PNGs. Its thresholds are set so that every
-finding is positive in one image of 14: an image has one positive finding on average, whose mask and overlay are
-written, as ``radtag tag`` does unless told otherwise. In every round, one after another:
+finding is positive in one image of 14: an image has one positive finding on average, whose pictures are written. With
+``--run`` and ``--files`` a trained run tags real images, taken again and again until there are as many as asked for,
+by its own thresholds. In every round, one after another:
 
 - decode: the files read by the reader that tagging uses, in as many threads as it uses;
 - forward: prepared batches through the network, as large as tagging's, with as many threads of torch; nothing else;
@@ -56,6 +57,14 @@ def write_images(folder: Path, count: int, side: int) -> list[Path]:
     return files
 
 
+def copies(files: list[Path], folder: Path, count: int) -> list[Path]:
+    """As many files as asked for, each under a name of its own."""
+    named = [(folder / f"{i:04}.png", files[i % len(files)]) for i in range(count)]
+    for copy, file in named:
+        shutil.copyfile(file, copy)
+    return [copy for copy, _ in named]
+
+
 def make_run(folder: Path, files: list[Path]) -> Run:
     """An untrained network in a run folder."""
     torch.manual_seed(0)
@@ -70,8 +79,8 @@ def make_run(folder: Path, files: list[Path]) -> Run:
     with torch.no_grad():  # or what an untrained network says would be much the same of every image
         pixels = np.stack([np.asarray(PIL.Image.open(file).resize((256, 256))) for file in files[:8]])
         model.train()(torch.from_numpy(pixels)[:, None].float() / 64 - 2)
-    grid = Grid.tiles((64, 64), (256, 256))
-    run = Run(folder, settings, FINDINGS, 0.5, 0.25, grid, Calibration.identity(len(FINDINGS)), {})
+    grids = (Grid.tiles((64, 64), (256, 256)),) * len(FINDINGS)
+    run = Run(folder, settings, FINDINGS, 0.5, 0.25, grids, Calibration.identity(len(FINDINGS)), {})
     run.save(model.state_dict())
     return run
 
@@ -96,7 +105,7 @@ def one_positive_an_image(run: Run, files: list[Path]) -> Run:
         "map_bias": -slope * high,
     }
     changed = {name: tuple(map(float, value)) for name, value in fitted.items()}
-    return replace(run, calibration=replace(run.calibration, **changed))
+    return replace(run, calibration=Calibration.from_dict({**run.calibration.to_dict(), **changed}))
 
 
 def decode(file: Path) -> Iterator[Image]:
@@ -109,18 +118,27 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--save", nargs="*", default=["masks", "overlays"])
+    parser.add_argument("--save", nargs="*", default=["maps", "masks", "overlays"])
+    parser.add_argument("--run", type=Path, help="a trained run")
+    parser.add_argument("--files", type=Path, help="a folder of PNGs to tag")
     options = parser.parse_args()
     threads = min(8, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as scratch:
-        files = write_images(Path(scratch), options.images, options.side)
+        if options.files is None:
+            files = write_images(Path(scratch), options.images, options.side)
+        else:
+            files = copies(sorted(options.files.glob("*.png")), Path(scratch), options.images)
         size = sum(file.stat().st_size for file in files) / len(files)
-        run = one_positive_an_image(make_run(Path(scratch) / "run", files), files)
+        if options.run is None:
+            run = one_positive_an_image(make_run(Path(scratch) / "run", files), files)
+        else:
+            run = Run.load(options.run)
         tagger = Tagger(run)
         model = run.build_model()
         prepared = [tagger.prepare(image) for file in files[:16] for image in read_all(file)]
-        ratios = []
-        print(f"{len(files)} PNGs of {options.side} x {options.side}, {size / 1e3:.0f} kB each; {threads} threads,")
+        ratios: list[list[float]] = []
+        what = "PNGs" if options.files else f"PNGs of {options.side} x {options.side}"
+        print(f"{len(files)} {what}, {size / 1e3:.0f} kB each; {threads} threads,")
         saved = " ".join(options.save) or "no pictures"
         print(f"torch {torch.get_num_threads()}; batches of {tagger.batch_size}; {saved}")
         print("          decode  forward  whole  ratio  positive findings an image")

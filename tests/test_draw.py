@@ -107,16 +107,9 @@ def test_maps_are_16_bit_gray_and_masks_1_bit(tmp_path):
 def test_maps_and_masks_of_any_size_come_back_band_by_band(tmp_path, size_rc):
     stored = np.random.default_rng(0).integers(0, 65536, size_rc)
     map_ = (stored / 65535).astype(np.float32)
-    asked = []
-
-    def rows(band):
-        asked.append(band)
-        return map_[band]
-
-    for data in (draw.encode_map(map_), draw.encode_map(np.asfortranarray(map_)), draw.encode_map(rows, size_rc)):
+    for data in (draw.encode_map(map_), draw.encode_map(np.asfortranarray(map_))):
         with Image.open(io.BytesIO(data)) as image:
             np.testing.assert_array_equal(np.asarray(image), stored)
-    assert len(asked) == -(-size_rc[0] // (2**20 // (16 * size_rc[1])))
     with Image.open(io.BytesIO(draw.encode_mask(map_ > 0.5))) as image:
         np.testing.assert_array_equal(np.asarray(image), map_ > 0.5)
 

@@ -378,7 +378,9 @@ def tag(
         list[str],
         typer.Argument(metavar="FILES...", help="Images, folders or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for tags.csv, masks/, overlays/.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for tags.csv, maps/, masks/, overlays/.", show_default=False)
+    ],
     with_run: WithRun = None,
     finding: Findings = None,
     threshold: Annotated[
@@ -397,7 +399,7 @@ def tag(
         typer.Option(
             "--save",
             metavar="WHAT",
-            help="maps, masks, overlays or none; repeat for several. Default: masks and overlays.",
+            help="maps, masks, overlays or none; repeat for several. Default: all three.",
         ),
     ] = None,
     save_for: Annotated[
@@ -412,17 +414,17 @@ def tag(
 ) -> None:
     """Tag images with scores, maps, masks and boxes.
 
-    Everything is in the image's own pixels. Writes tags.csv, masks/ (1-bit PNG), overlays/ (JPEG, to look at) and
-    manifest.json. --save names what is written instead: --save masks --save maps writes masks/ and maps/ (16-bit PNG,
-    65535 = 1.0; a third more time), and no overlays. A second call skips what is done. Files that cannot be read are
+    Everything is in the image's own pixels. Writes tags.csv, maps/ (16-bit PNG, 65535 = 1.0), masks/ (1-bit PNG),
+    overlays/ (JPEG, to look at) and manifest.json. --save names what is written instead: --save masks is the quickest
+    that still has every outline. A second call skips what is done. Files that cannot be read are
     listed at the end, and the exit status is then 1.
 
     \b
     Example: radtag tag runs/chest images/ --out tags
     """
-    from radtag.tag import tag_files
+    from radtag.tag import PICTURES, tag_files
 
-    wanted = [name for name in save if name != "none"] if save else ["masks", "overlays"]
+    wanted = [name for name in save if name != "none"] if save else PICTURES
     with _progress("tagging") as advance:
         summary = tag_files(
             [run, *(with_run or [])],

@@ -102,7 +102,7 @@ def demo(out: Path | str, *, count: int = 1600, epochs: int = 14, seed: int = 0,
         run = train(settings(method, epochs=epochs, seed=seed), dataset, out / "runs" / method, console=console)
         files = [record.path for record in held_out.records[:TAGGED]]
         with _bar(console, f"{method}: tagging") as advance:
-            tag_files(run, files, out / "tags" / method, save=("maps", "masks", "overlays"), progress=advance)
+            tag_files(run, files, out / "tags" / method, progress=advance)
         with _bar(console, f"{method}: evaluating") as advance:
             evaluate(run, held_out, out / "evaluation" / method, progress=advance)
     with console.status("comparing"):

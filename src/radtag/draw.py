@@ -17,7 +17,6 @@ import io
 import os
 import struct
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -194,22 +193,16 @@ def encode_picture(picture: Picture | Image.Image, kind: str = "jpeg") -> bytes:
     return buffer.getvalue()
 
 
-def encode_map(map_: Gray | Callable[[slice], Gray], size_rc: tuple[int, int] | None = None) -> bytes:
-    """A map (row, col) of 0-1 as a 16-bit gray PNG file, 65535 = 1.0.
-
-    Args:
-        map_: the map, or what gives its rows when asked for a slice of them.
-        size_rc: rows and columns; may be left out where the map itself is given.
-    """
-    rows, cols = size_rc or np.shape(map_)  # type: ignore[arg-type]
+def encode_map(map_: Gray) -> bytes:
+    """A map (row, col) of 0-1 as a 16-bit gray PNG file, 65535 = 1.0."""
 
     def packed(band: slice) -> NDArray[np.uint8]:
-        scaled = np.clip(map_(band) if callable(map_) else map_[band], 0, 1)
+        scaled = np.clip(map_[band], 0, 1)
         scaled *= np.float32(65535)
         scaled += np.float32(0.5)
         return scaled.astype(np.uint16).astype(">u2", order="C").view(np.uint8)
 
-    return _gray_png(packed, (rows, cols), 16)
+    return _gray_png(packed, (map_.shape[0], map_.shape[1]), 16)
 
 
 def encode_mask(mask: Mask) -> bytes:
@@ -228,7 +221,7 @@ def _gray_png(packed: Callable[[slice], NDArray[np.uint8]], size_rc: tuple[int, 
         size_rc: rows and columns.
         bits: of a pixel.
     """
-    from isal import isal_zlib
+    from isal import isal_zlib  # its crc32 is several times as fast, too
 
     rows, cols = size_rc
     step = max(1, 2**20 // (cols * bits))
@@ -243,12 +236,16 @@ def _gray_png(packed: Callable[[slice], NDArray[np.uint8]], size_rc: tuple[int, 
         np.subtract(band[1:], band[:-1], out=lines[1:, 1:])
         last = band[-1]
         parts.append(packer.compress(lines))
-    data = b"".join([*parts, packer.flush()])
-    header = struct.pack(">IIBBBBB", cols, rows, bits, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", cols, rows, bits, 0, 0, 0, 0)),
+        (b"IDAT", b"".join([*parts, packer.flush()])),
+        (b"IEND", b""),
     )
+    file = [b"\x89PNG\r\n\x1a\n"]
+    for kind, body in chunks:
+        check = isal_zlib.crc32(body, isal_zlib.crc32(kind))
+        file += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", check)]
+    return b"".join(file)
 
 
 def write_map(path: Path, map_: Gray) -> None:

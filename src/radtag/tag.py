@@ -48,6 +48,7 @@ from radtag.train.run import Run
 
 FloatMap = NDArray[np.float32]
 Saved = Literal["maps", "masks", "overlays"]
+PICTURES: tuple[Saved, ...] = ("maps", "masks", "overlays")
 MaskRule = Literal["validated", "otsu"]
 
 COLUMNS = (
@@ -183,10 +184,6 @@ class Tag:
     def map(self) -> FloatMap:
         """(row, col) 0-1 in original pixels."""
         return self.prediction.map(self.index)
-
-    def map_rows(self, rows: slice) -> FloatMap:
-        """These rows of the map, without working out the others."""
-        return self.map[rows] if "map" in self.__dict__ else self.prediction.map(self.index, rows=rows)
 
     @cached_property
     def mask_threshold(self) -> float:
@@ -487,13 +484,13 @@ def tag_files(
     files: Iterable[Path | str],
     out: Path | str,
     *,
-    save: Sequence[Saved] = ("masks", "overlays"),
+    save: Sequence[Saved] = PICTURES,
     save_for: Literal["positive", "all"] = "positive",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> TagSummary:
-    """Tags files into a folder: tags.csv, masks/, overlays/, manifest.json, journal.jsonl, and maps/ if asked for.
+    """Tags files into a folder: tags.csv, maps/, masks/, overlays/, manifest.json and journal.jsonl.
 
     A second call skips the files that are done and have not changed (size and time of change). A file that cannot be
     read is reported at the end, with its cause; all others are done. What was killed at any time is taken up by the
@@ -506,7 +503,7 @@ def tag_files(
         run: what tags them; a path, or several for an ensemble.
         files: files, folders or patterns.
         out: the folder, new or from a call before.
-        save: which pictures to write.
+        save: which pictures to write; without maps, which take as long to pack as the rest, it is quicker.
         save_for: the findings whose pictures are written: those that are positive in an image, or all.
         threads: for reading and as many for writing; None = one for each core, at most 8.
         progress: called with the number of files done and of all, as each is done.
@@ -519,7 +516,7 @@ def tag_files(
     started = time.monotonic()
     out = Path(out)
     for name in save:
-        if name not in ("maps", "masks", "overlays"):
+        if name not in PICTURES:
             raise BadSetting(f"what can be saved are maps, masks and overlays, not {name!r}.")
     if save_for not in ("positive", "all"):
         raise BadSetting(f"pictures are saved for positive or all findings, not {save_for!r}.")
@@ -574,7 +571,7 @@ def tag_files(
 
 def _found(given: Iterable[Path | str], out: Path) -> tuple[list[Path], dict[str, str]]:
     """The files meant, each once; and what names none, with its cause. Pictures of an earlier call are not tagged."""
-    own = [Path(os.path.abspath(out / name)) for name in ("maps", "masks", "overlays")]
+    own = [Path(os.path.abspath(out / name)) for name in PICTURES]
     files: dict[Path, None] = {}
     missing: dict[str, str] = {}
     first: UnreadableImage | None = None
@@ -668,10 +665,10 @@ def _write_image(
     shown = [tag for tag in tags if everything or tag.positive]
     for tag in shown:
         if "maps" in save:
-            data = draw.encode_map(tag.map_rows, tag.prediction.image.size_rc)
-            draw.write_bytes(out / "maps" / safe(tag.finding) / f"{leaf}.png", data)
+            draw.write_map(out / "maps" / safe(tag.finding) / f"{leaf}.png", tag.map)
         if "masks" in save:
             draw.write_mask(out / "masks" / safe(tag.finding) / f"{leaf}.png", tag.mask)
+        tag.__dict__.pop("map", None)  # of many findings one map at a time is in memory; boxes and mask are known now
     if shown and "overlays" in save:
         draw.write_picture(out / "overlays" / f"{leaf}.jpg", overlay(shown))
     return [tag.row() for tag in tags]
@@ -694,7 +691,7 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.I
             times faster than by any other.
     """
     prediction = tags[0].prediction
-    shown = draw.to_bytes(prediction.image.pixels)
+    shown = prediction.image.gray8
     factor = -(-max(prediction.image.size_rc) // longest_px)
 
     def smaller(frame: Frame) -> Frame:

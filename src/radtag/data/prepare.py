@@ -27,7 +27,7 @@ def prepare(image: Image, size_px: int, fit: Fit) -> tuple[NDArray[np.uint8], Fr
     """
     frame = (Frame.stretch if fit == "stretch" else Frame.letterbox)(image.size_rc, (size_px, size_px))
     # Rounding to 8 bits before the resize costs at most half a grey level and makes the resize several times faster.
-    gray = PIL.Image.fromarray((image.pixels * np.float32(255) + np.float32(0.5)).astype(np.uint8))
+    gray = PIL.Image.fromarray(image.gray8)
     row, col, rows, cols = frame.placed_rc
     if gray.size != (cols, rows):
         gray = gray.resize((cols, rows), PIL.Image.Resampling.BICUBIC)

@@ -84,7 +84,9 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             raise BadRun(f"{out} holds a finished run with other settings or data. Give another --out.")
         contents = log.contents(train_set, val_set)
         if finished.card.get("contents", contents) != contents:
-            raise BadRun(f"{out} holds a finished run, and images of its data have changed since. Give another --out.")
+            raise BadRun(
+                f"{out} holds a finished run, and images of its data have changed or gone since. Give another --out."
+            )
         return finished
 
     _refuse_unlabelled(train_set, val_set, settings)
