@@ -534,7 +534,7 @@ def test_frames_that_are_gone_leave_the_table(run, tmp_path):
         frames[0].save(file, save_all=True, append_images=frames[1:count])
         assert tag_files(run, [file], tmp_path / "out").images == count
         assert len(rows_of(tmp_path / "out")) == 2 * count
-        assert len(pictures(tmp_path / "out")) == 2 * count
+        assert len(pictures(tmp_path / "out")) == 3 * count
 
 
 def test_one_folder_holds_the_tags_of_one_way_of_tagging(run, tmp_path):
