@@ -505,6 +505,14 @@ def test_bf16_trains_on_a_cpu_and_precisions_can_follow_one_another(squares, tmp
     losses = [[row["train_loss"] for row in history(one.path)] for one in (run, full)]
     assert losses[0] != losses[1]  # bf16 was in force
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    # Thresholds belong to what tagging sees, which is float32.
+    val = squares.only("val")
+    pixels = open_cache([record.path for record in val.records], run.size_px, "stretch").pixels
+    accelerator = classify.start_accelerator("no")
+    logits, maps = classify.predict_maps(run.build_model(), pixels, run.settings, run.mean, run.sd, accelerator)
+    again = Calibration.fit(logits, maps, val.labels(), findings=run.findings)
+    assert run.calibration.score_bias == pytest.approx(again.score_bias, rel=1e-3)
+    assert run.calibration.mask_threshold == pytest.approx(again.mask_threshold, rel=1e-3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")

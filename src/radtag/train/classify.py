@@ -39,7 +39,7 @@ from radtag.data.cache import ReadablePixels, open_cache
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.metrics.classification import auroc
-from radtag.models import build, refuse_unknown
+from radtag.models import Output, build, refuse_unknown
 from radtag.models.backbone import load_weights, normalisation
 from radtag.models.evidence import measure_evidence
 from radtag.train import log
@@ -231,6 +231,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     assert best is not None  # at least one epoch has been judged
     model.load_state_dict(best)
+    # Tagging is in float32, and so is all that it is set by: mixed precision ends here.
+    model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     logits, maps = predict_maps(model, val_pixels, settings, mean, sd, accelerator)
     calibration = Calibration.fit(
         logits,
@@ -359,7 +361,9 @@ def predict_logits(
     each = math.ceil(len(pixels) / accelerator.num_processes)
     # Every process does as many, so that they can be gathered; the last ones may begin again at the first image.
     mine = (np.arange(each) * accelerator.num_processes + accelerator.process_index) % len(pixels)
-    local = torch.cat([output.logits for output in _outputs(model, pixels, mine, settings, mean, sd, accelerator)])
+    with accelerator.autocast():
+        outputs = _outputs(model, pixels, mine, settings, mean, sd, accelerator.device)
+        local = torch.cat([output.logits for output in outputs])
     if accelerator.num_processes == 1:
         return local.cpu().numpy()
     gathered = accelerator.gather(local).reshape(accelerator.num_processes, each, -1)
@@ -375,9 +379,12 @@ def predict_maps(
     sd: float,
     accelerator: Accelerator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """(image, finding) logits and (image, finding, row, col) map logits, float16 to halve the memory."""
+    """(image, finding) logits and (image, finding, row, col) map logits, float16 to halve the memory.
+
+    Worked out in float32, whatever the precision of training.
+    """
     logits, maps = [], []
-    for output in _outputs(model, pixels, np.arange(len(pixels)), settings, mean, sd, accelerator):
+    for output in _outputs(model, pixels, np.arange(len(pixels)), settings, mean, sd, accelerator.device):
         logits.append(output.logits.cpu())
         maps.append(output.maps.half().cpu())
     return torch.cat(logits).numpy(), torch.cat(maps).numpy()
@@ -390,13 +397,12 @@ def _outputs(
     settings: TrainSettings,
     mean: float,
     sd: float,
-    accelerator: Accelerator,
-) -> Iterator[Any]:
+    device: torch.device,
+) -> Iterator[Output]:
     model.eval()
     for start in range(0, len(rows), 32):
-        images = torch.from_numpy(pixels[rows[start : start + 32]]).to(accelerator.device).float().div_(255)
-        with accelerator.autocast():
-            yield model(normalise(images, mean, sd, settings.backbone.channels))
+        images = torch.from_numpy(pixels[rows[start : start + 32]]).to(device).float().div_(255)
+        yield model(normalise(images, mean, sd, settings.backbone.channels))
 
 
 def _known(dataset: Dataset) -> Dataset:
