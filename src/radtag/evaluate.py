@@ -370,7 +370,7 @@ def _means(prediction: Prediction) -> NDArray[np.float64]:
     return total / len(prediction.layers)
 
 
-_weights = lru_cache(maxsize=256)(cell_weights)  # images of one size share them
+_weights = lru_cache(maxsize=4096)(cell_weights)  # images of one size share them, a grid per finding
 
 
 # ---- about ---------------------------------------------------------------------------------------------------------

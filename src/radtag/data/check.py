@@ -439,8 +439,9 @@ def _near_copies(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem
 def alike(prints: Fingerprint, splits: NDArray[np.str_]) -> list[tuple[int, int]]:
     """Pairs of different splits that look alike: of each image with the nearest few of another split.
 
-    Images alike are near each other along every axis. So a tree finds those near along the ten axes that tell the
-    images apart best, misses none, and only these are compared in full: seconds for 100,000 images.
+    Images alike are near each other along every axis. So a tree finds the nearest along the ten axes that tell the
+    images apart best, and only these are compared in full: seconds for 100,000 images. Of many copies of one picture it
+    names some, not all.
 
     Args:
         prints: (image, 256) of :func:`fingerprint`.
