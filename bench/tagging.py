@@ -1,6 +1,9 @@
 """What tagging costs beyond what it cannot do without: decoding the files, and the network.
 
-    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save masks] [--run RUN] [--files DIR]
+    OMP_WAIT_POLICY=PASSIVE python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save masks] \\
+        [--run RUN] [--files DIR]
+
+(The command line sets that variable itself; it has to be set before torch is imported.)
 
 An untrained PYLON (EfficientNet-Lite0, 14 findings, 256 px) tags 8-bit gray PNGs. Its thresholds are set so that every
 finding is positive in one image of 14: an image has one positive finding on average, whose pictures are written. With
