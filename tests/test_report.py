@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from rich.console import Console
 
 from radtag.compare import comparison
 from radtag.data.table import Dataset, Record
@@ -22,6 +24,7 @@ from radtag.geometry import Frame, Grid
 from radtag.report import plots
 from radtag.report.definitions import DEFINITIONS
 from radtag.report.page import figure, span, thousands
+from radtag.report.terminal import comparison_table
 from radtag.tag import Layer, Prediction, Tag
 
 FINDINGS = ("opacity & <shadow>", "nodule")
@@ -234,3 +237,14 @@ def test_opens_in_a_browser(folder: Path, tmp_path: Path, page: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     # The script ran: headings have become buttons.
     assert '<button type="button">AUROC</button>' in done.stdout
+
+
+def test_small_shares_that_stand_together_are_all_percentages():
+    def part(value):
+        return {"macro": {"healthy_marked": {"value": value, "low": value / 2, "high": value * 2}}, "findings": {}}
+
+    value = {"names": ["CAM", "PYLON"], "evaluations": [part(0.014), part(0.001)], "differences": [part(-0.013)]}
+    console = Console(width=120, file=io.StringIO())
+    console.print(comparison_table(value))
+    (row,) = [line for line in console.file.getvalue().splitlines() if line.startswith("Area marked")]
+    assert row.split() == ["Area", "marked", "1.4%", "(0.7-2.8)", "0.1%", "(0.1-0.2)", "-1.3%", "(-0.7", "to", "-2.6)"]
