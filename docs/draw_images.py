@@ -1,5 +1,7 @@
 """Draws docs/images from a finished demonstration: `radtag demo --out demo`, then `python docs/draw_images.py demo`.
 
+With a second folder, that of runs/phantoms.sh, its sheet as well: `python docs/draw_images.py demo runs/out/phantoms`.
+
 The images are drawn radiographs. They are the first held-out ones of each finding, whatever the maps show on them.
 """
 
@@ -35,35 +37,48 @@ def main(demo: Path) -> None:
     write(images / "healthy.png", [(record, "consolidation") for record in healthy], taggers)
 
 
+def draw_trained(runs: Path) -> None:
+    """A sheet of networks trained from ImageNet weights at 256 px."""
+    dataset = open_source("phantom:2000", only=["test"])
+    taggers = {
+        "CAM (max)": radtag.load(runs / "cam_max", device="cpu"),
+        "PYLON": radtag.load(runs / "pylon", device="cpu"),
+    }
+    chosen = [(first(dataset, finding), finding) for finding in dataset.findings]
+    write(Path(__file__).parent / "images" / "phantoms.png", chosen, taggers, scale=1)
+
+
 def first(dataset: Dataset, finding: str) -> Record:
     """The first image that has this finding and no other."""
     at = dataset.findings.index(finding)
     return next(record for record in dataset.records if record.labels[at] == 1 and sum(record.labels) == 1)
 
 
-def write(path: Path, chosen: list[tuple[Record, str]], taggers: dict[str, Tagger]) -> None:
+def write(path: Path, chosen: list[tuple[Record, str]], taggers: dict[str, Tagger], scale: int = SCALE) -> None:
     """The image with its true outline, then every method's map with its mask, boxes and peak."""
     cells = []
     for record, finding in chosen:
         pixels = radtag.read(record.path).pixels
         truth = read_mask(record.masks[finding]) if finding in record.masks else np.zeros(pixels.shape, dtype=bool)
-        shown = draw.outline(large(draw.gray(pixels)), large(truth), colour=draw.TRUE)
+        shown = draw.outline(large(draw.gray(pixels), scale), large(truth, scale), colour=draw.TRUE)
         cells.append(draw.labelled(shown, [f"truth: {finding}" if truth.any() else "truth: healthy"]))
         for method, tagger in taggers.items():
             tag = next(tag for tag in tagger.tag(record.path) if tag.finding == finding)
-            over = large(draw.overlay(pixels, tag.map))
-            over = draw.outline(over, large(tag.mask))
-            over = draw.outline(over, large(truth), colour=draw.TRUE)
-            peak = (tag.peak_xy[0] * SCALE, tag.peak_xy[1] * SCALE)
+            over = large(draw.overlay(pixels, tag.map), scale)
+            over = draw.outline(over, large(tag.mask, scale))
+            over = draw.outline(over, large(truth, scale), colour=draw.TRUE)
+            peak = (tag.peak_xy[0] * scale, tag.peak_xy[1] * scale)
             over = draw.boxes(over, peak_xy=peak) if tag.positive else over
             cells.append(draw.labelled(over, [f"{method.upper()}: {finding} {tag.score:.2f}"]))
     draw.write_picture(path, draw.sheet(cells, columns=1 + len(taggers)))
 
 
-def large(array: np.ndarray) -> np.ndarray:
+def large(array: np.ndarray, scale: int) -> np.ndarray:
     """Every pixel as a square of pixels."""
-    return np.repeat(np.repeat(array, SCALE, axis=0), SCALE, axis=1)
+    return np.repeat(np.repeat(array, scale, axis=0), scale, axis=1)
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        draw_trained(Path(sys.argv[2]))
