@@ -10,9 +10,9 @@ is where the cell looks; a line ``centre = scale * i + offset`` through many cel
 
 :func:`measure_grid` asks cells at random and gives the network's geometry. :func:`measure_evidence` asks, for each
 finding, the strongest cells of images that have it, and gives a grid per finding: a trained network whose cells listen
-to most of the image may well put its strongest cell *beside* the lesion, for each finding on another side (a max-pooled
-CAM of EfficientNet-Lite0 had nodules 20 pixels above and left of the cell, consolidations below), while the gradient of
-that cell lies on the lesion. Neither uses an outline.
+to most of the image may well put its strongest cell *beside* the lesion, for each finding on another side (with a
+max-pooled CAM of EfficientNet-Lite0, nodules lay 20 pixels down and right of the middle of their cell's tile,
+consolidations 23 pixels to the left), while the gradient of that cell lies on the lesion. Neither uses an outline.
 """
 
 from __future__ import annotations
