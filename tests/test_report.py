@@ -183,7 +183,7 @@ def test_comparison_shows_the_same_images(folder: Path) -> None:
     assert text.count("<b>weak</b>") == text.count("<b>strong</b>") == len(kept[0])
     value = json.loads((folder / "both" / "comparison.json").read_text())
     assert value["names"] == ["weak", "strong"]
-    assert "strong is ahead of weak in" in text
+    assert "Of the main numbers, strong is ahead of weak in" in text
     gain = value["differences"][0]["macro"]["auroc"]["value"]
     assert f"AUROC ({gain:+.3f})" in text
 
@@ -239,7 +239,7 @@ def test_opens_in_a_browser(folder: Path, tmp_path: Path, page: str) -> None:
     assert '<button type="button">AUROC</button>' in done.stdout
 
 
-def test_small_shares_that_stand_together_are_all_percentages():
+def test_small_shares_are_percentages_in_every_column():
     def part(value):
         return {"macro": {"healthy_marked": {"value": value, "low": value / 2, "high": value * 2}}, "findings": {}}
 

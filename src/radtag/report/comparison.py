@@ -189,9 +189,9 @@ def _lede(names: Sequence[str], apart: Sequence[Mapping[str, Any]], total: str) 
             size = figure(entry["value"], f"±{unit}") + (" % points" if unit else "")
             (better if gain else worse).append(f"{definition.title} ({size})")
         if better:
-            words.append(f"{name} is ahead of {names[0]} in {', '.join(better)}.")
+            words.append(f"Of the main numbers, {name} is ahead of {names[0]} in {', '.join(better)}.")
         if worse:
-            words.append(f"{name} is behind {names[0]} in {', '.join(worse)}.")
+            words.append(f"Of the main numbers, {name} is behind {names[0]} in {', '.join(worse)}.")
         if not better and not worse:
-            words.append(f"{name} and {names[0]} cannot be told apart on this data.")
+            words.append(f"{name} and {names[0]} cannot be told apart by the main numbers on this data.")
     return " ".join(words)

@@ -47,7 +47,7 @@ QUESTIONS: dict[Group, tuple[str, str]] = {
         "The score of an image against its label. Thresholds were set on validation images, never on these.",
     ),
     "points": (
-        "Does the map peak inside the lesion?",
+        "Does the map peak inside the lesion's box?",
         "The map's single highest point against the truth; only pairs of image and finding with a known place count.",
     ),
     "regions": (
@@ -203,3 +203,6 @@ def _definitions() -> tuple[Definition, ...]:
 
 DEFINITIONS = _definitions()
 BY_KEY = {one.key: one for one in DEFINITIONS}
+
+PERCENT = frozenset({"healthy_marked", "healthy_any"})
+"""Keys of what is printed as a percentage everywhere: small shares, which two decimals would hide."""

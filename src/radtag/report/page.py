@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radtag.report.definitions import DEFINITIONS, QUESTIONS, SHORT
+from radtag.report.definitions import DEFINITIONS, PERCENT, QUESTIONS, SHORT
 from radtag.report.plots import forest
 
 Metrics = Mapping[str, Mapping[str, Any]]
-PERCENT = {"healthy_marked", "healthy_any"}
 HIDDEN = {"card", "notes", "counts", "unreadable"}
 """What ``about`` holds and the page says elsewhere."""
 
@@ -308,7 +307,7 @@ def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     several = len(result["findings"]) > 1
     wanted = [
         ("auroc", "macro", "AUROC: is it there?", "mean of {findings} findings"),
-        ("pointing", "micro", "The map's peak lies inside the lesion", "of {n} located lesions"),
+        ("pointing", "micro", "The map's peak lies inside the lesion's box", "of {n} located findings"),
         ("poi_matched", "macro", "Of the lesion, found at equal area", "{n} outlined lesions"),
         ("box_0.5", "micro", "A box fits (IoU above 0.5)", "of {n} located lesions"),
         (
@@ -352,7 +351,7 @@ def _lede(result: Mapping[str, Any]) -> list[str]:
         words.append(f"The scores tell sick from healthy with a mean AUROC of {figure(auroc['value'])}.")
     if is_defined(pointing):
         words.append(
-            f"The map’s highest point falls inside the lesion in {figure(pointing['value'], '%')} of"
+            f"The map’s highest point falls inside the lesion’s box in {figure(pointing['value'], '%')} of"
             f" {thousands(pointing['n'])} known places."
         )
     elif is_defined(matched):

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from radtag.report.definitions import BY_KEY
+from radtag.report.definitions import BY_KEY, PERCENT
 
 MAIN = ("auroc", "pointing", "box_0.3", "dice", "healthy_marked")
 """One number for each question an evaluation answers."""
@@ -22,11 +22,10 @@ def metrics_table(result: Mapping[str, Any], metrics: Sequence[str] = MAIN) -> T
     """
     parts = {**result["findings"], "mean over findings": result["macro"], "all pairs": result["micro"]}
     shown = [key for key in metrics if any(_defined(part, key) for part in parts.values())]
-    tiny = {key for key in shown if _tiny([part.get(key) for part in parts.values()])}
     table = _table("finding", *(BY_KEY[key].title for key in shown))
     for name, part in parts.items():
         style = "bold" if part in (result["macro"], result["micro"]) else None
-        table.add_row(name, *(_cell(part.get(key), percent=key in tiny) for key in shown), style=style)
+        table.add_row(name, *(_cell(part.get(key), percent=key in PERCENT) for key in shown), style=style)
     return table
 
 
@@ -49,7 +48,7 @@ def comparison_table(value: Mapping[str, Any], metrics: Sequence[str] = MAIN, *,
             findings = value["evaluations"][0]["findings"]
             rows |= {f"  {name}": [part["findings"].get(name, {}).get(key) for part in columns] for name in findings}
         for name, entries in rows.items():
-            apart, percent = len(names), _tiny(entries)
+            apart, percent = len(names), key in PERCENT
             cells = [_cell(one, percent=percent) for one in entries[:apart]]
             cells += [_cell(one, sign="+", percent=percent) for one in entries[apart:]]
             table.add_row(name, *cells, style=None if name.startswith("  ") else "bold")
@@ -68,19 +67,13 @@ def _defined(part: Mapping[str, Any], key: str) -> bool:
     return part.get(key) is not None and part[key]["value"] is not None
 
 
-def _tiny(entries: Sequence[Mapping[str, Any] | None]) -> bool:
-    """Whether values that stand together are small shares, which two decimals would hide."""
-    values = [abs(entry["value"]) for entry in entries if entry is not None and entry["value"] is not None]
-    return any(0 < value < 0.01 for value in values) and all(value < 0.1 for value in values)
-
-
 def _cell(entry: Mapping[str, Any] | None, *, sign: str = "", percent: bool = False) -> str:
     """``0.84 (0.80-0.88)``, or as a percentage, a dash for what is undefined; ``sign="+"`` for differences."""
     if entry is None or entry["value"] is None:
         return "-"
     value, low, high = entry["value"], entry["low"], entry["high"]
     times, digits, unit = (100, 1, "%") if percent else (1, 2, "")
-    shown = f"{times * value:{sign}.{digits}f}{unit}"
+    shown = f"{times * value:{sign}z.{digits}f}{unit}"
     if low is None or high is None:
         return shown
-    return f"{shown} ({times * low:.{digits}f}{' to ' if sign else '-'}{times * high:.{digits}f})"
+    return f"{shown} ({times * low:z.{digits}f}{' to ' if sign else '-'}{times * high:z.{digits}f})"

@@ -200,7 +200,9 @@ def card_page(card: Mapping[str, Any], title: str = "Run card", level: int = 1) 
     nested = {key: value for key, value in card.items() if isinstance(value, Mapping)}
     for key, value in card.items():
         if key not in nested:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            shown = value
+            if isinstance(value, list | tuple):  # sentences or words
+                shown = (" " if any(str(one).endswith(".") for one in value) else ", ").join(map(str, value))
             lines.append(f"- {key.replace('_', ' ')}: {shown}")
     lines.append("")
     for key, value in nested.items():
