@@ -161,13 +161,13 @@ class Calibration:
             else:
                 cells = map_logits[np.flatnonzero(known)[~positive], i].ravel().astype(np.float32)
                 level = calm = smallest_level(cells, healthy_share)
+                typical = 0.0
                 if found > 0 and map_rises:
                     level = min(level, np.float32(youden_threshold(peaks, positive)))
-                mask_threshold = float(_sigmoid(np.float32(map_fit[0]) * level + np.float32(map_fit[1])))
-                if found > 0 and map_rises:
                     ill = _sigmoid(map_fit[0] * peaks[positive] + map_fit[1])
                     typical = min(peak_share * float(np.median(ill)), float(np.quantile(ill, _LEFT_OUT)))
-                    mask_threshold = max(mask_threshold, typical)
+                by_level = float(_sigmoid(np.float32(map_fit[0]) * level + np.float32(map_fit[1])))
+                mask_threshold = max(by_level, typical)
                 if level < calm:
                     covered = (
                         _sigmoid(np.float32(map_fit[0]) * cells + np.float32(map_fit[1])) > mask_threshold

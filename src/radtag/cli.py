@@ -479,9 +479,8 @@ def evaluate(
     \b
     Example: radtag evaluate runs/chest csv:chest/table.csv --out evaluation
     """
-    from radtag.data.sources import open_source
-
     _waiting_threads_sleep()
+    from radtag.data.sources import open_source
     from radtag.evaluate import evaluate as act
     from radtag.report.terminal import metrics_table
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from radtag.images.image import to_bytes
 from radtag.regions import Mask
 
 Picture = NDArray[np.uint8]
@@ -409,17 +410,3 @@ def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     core = np.zeros_like(mask)
     core[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
     return core
-
-
-def to_bytes(values: Gray | Picture) -> NDArray[np.uint8]:
-    """0-1 as 0-255, rounded; what lies outside is clipped. Bytes stay as they are."""
-    if values.dtype == np.uint8:
-        return values.astype(np.uint8, copy=False)
-    flat = values.reshape(-1)
-    rounded = np.empty(flat.shape, dtype=np.uint8)
-    for start in range(0, len(flat), 2**16):  # so many at a time stay in the processor's cache
-        scaled: Gray = np.clip(flat[start : start + 2**16], 0, 1)
-        scaled *= np.float32(255)
-        scaled += np.float32(0.5)
-        rounded[start : start + 2**16] = scaled
-    return rounded.reshape(values.shape)

@@ -44,15 +44,23 @@ class Image:
     @cached_property
     def gray8(self) -> NDArray[np.uint8]:
         """(row, col) the pixels as 0-255, rounded: what networks are fed from and pictures drawn on."""
-        flat = self.pixels.reshape(-1)
-        rounded = np.empty(flat.shape, dtype=np.uint8)
-        for start in range(0, len(flat), 2**16):  # so many at a time stay in the processor's cache
-            scaled = flat[start : start + 2**16] * np.float32(255)
-            scaled += np.float32(0.5)
-            rounded[start : start + 2**16] = scaled
-        return rounded.reshape(self.pixels.shape)
+        return to_bytes(self.pixels)
 
     @property
     def size_rc(self) -> tuple[int, int]:
         """Rows and columns."""
         return int(self.pixels.shape[0]), int(self.pixels.shape[1])
+
+
+def to_bytes(values: NDArray[np.floating[Any]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """0-1 as 0-255, rounded; what lies outside is clipped. Bytes stay as they are."""
+    if values.dtype == np.uint8:
+        return values.astype(np.uint8, copy=False)
+    flat = values.reshape(-1)
+    rounded = np.empty(flat.shape, dtype=np.uint8)
+    for start in range(0, len(flat), 2**16):  # so many at a time stay in the processor's cache
+        scaled: NDArray[np.floating[Any]] = np.clip(flat[start : start + 2**16], 0, 1)
+        scaled *= np.float32(255)
+        scaled += np.float32(0.5)
+        rounded[start : start + 2**16] = scaled
+    return rounded.reshape(values.shape)

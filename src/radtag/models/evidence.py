@@ -83,10 +83,9 @@ def measure_grid(
             (gradient,) = torch.autograd.grad(chosen.sum(), inputs)
             weight = gradient.float().square().sum(dim=1).cpu().numpy().astype(np.float64)  # (batch, row, col)
             for one, at_row, at_col in zip(weight, cell_row.tolist(), cell_col.tolist(), strict=True):
-                for axis, cell in ((0, at_row), (1, at_col)):
-                    look = _look(one, axis, (at_row, at_col), grid, window_cells)
-                    if look is not None and look[1]:
-                        found[axis].append((cell, look[0]))
+                for axis, look in enumerate(_look(one, (at_row, at_col), grid, window_cells)):
+                    if look.whole:
+                        found[axis].append((look.cell, look.centre))
     finally:
         model.train(was_training)
     if grid is None:
@@ -146,10 +145,8 @@ def measure_evidence(
             (gradient,) = torch.autograd.grad(chosen.sum(), inputs)
             weight = gradient.float().square().sum(dim=1).cpu().numpy().astype(np.float64)
             for one, (_, finding, row, col) in zip(weight, part, strict=True):
-                for axis, cell in ((0, row), (1, col)):
-                    look = _look(one, axis, (row, col), tiles, window_cells)
-                    if look is not None:
-                        seen[axis][finding].append(_Look(cell, *look))
+                for axis, look in enumerate(_look(one, (row, col), tiles, window_cells)):
+                    seen[axis][finding].append(look)
     finally:
         model.train(was_training)
     lines = [_lines(seen[axis], tiles.scale_rc[axis], tiles.offset_rc[axis]) for axis in (0, 1)]
@@ -160,6 +157,8 @@ def measure_evidence(
 
 
 class _Look(NamedTuple):
+    """Where a cell looks along one axis."""
+
     cell: int
     centre: float
     whole: bool  # its window lay wholly inside the image
@@ -192,9 +191,9 @@ def _lines(seen: list[list[_Look]], scale: float, offset: float) -> tuple[float,
 
 
 def _look(
-    weight: NDArray[np.float64], axis: int, cell: tuple[int, int], grid: Grid, window_cells: float
-) -> tuple[float, bool] | None:
-    """Centroid along an axis in a window that moves with it, and whether that window stayed inside; None: all is 0."""
+    weight: NDArray[np.float64], cell: tuple[int, int], grid: Grid, window_cells: float
+) -> tuple[_Look, _Look] | tuple[()]:
+    """Centroid along both axes, in a window that moves with it; nothing where all is 0."""
     size = weight.shape
     centre = [grid.scale_rc[a] * cell[a] + grid.offset_rc[a] for a in (0, 1)]
     half = [max(window_cells * grid.scale_rc[a], 8.0) for a in (0, 1)]
@@ -204,7 +203,7 @@ def _look(
         inside = weight[max(low[0], 0) : max(high[0], 0), max(low[1], 0) : max(high[1], 0)]
         total = inside.sum()
         if not total > 0:
-            return None
+            return ()
         moved = []
         for a in (0, 1):
             positions = np.arange(max(low[a], 0), max(low[a], 0) + inside.shape[a]) + 0.5
@@ -213,9 +212,9 @@ def _look(
         centre = moved
         if settled:
             break
-    # Only this axis must be free of the border: a cell at the left edge still tells its row.
-    inside_image = round(centre[axis] - half[axis]) >= 0 and round(centre[axis] + half[axis]) <= size[axis]
-    return centre[axis], inside_image
+    # Each axis by itself: a cell at the left edge still tells its row.
+    whole = [round(centre[a] - half[a]) >= 0 and round(centre[a] + half[a]) <= size[a] for a in (0, 1)]
+    return _Look(cell[0], centre[0], whole[0]), _Look(cell[1], centre[1], whole[1])
 
 
 def _line(points: list[tuple[int, float]], scale: float, offset: float) -> tuple[float, float]:
