@@ -66,13 +66,54 @@ def test_a_box_over_the_border_is_drawn_as_far_as_it_goes():
     assert draw.boxes(draw.gray(IMAGE), true_xyxy=[(-20, -5, 200, 20)]).shape == (60, 90, 3)
 
 
-def test_a_label_strip_goes_above_and_shortens_what_does_not_fit():
+def test_a_label_strip_goes_above_and_breaks_what_does_not_fit():
     short = draw.labelled(draw.gray(IMAGE), ["Effusion"])
     assert short.shape[1:] == (90, 3)
     assert (short[-60:] == 102).all()
     assert (short[:-60] == draw.PAPER[0]).any()
-    long = draw.labelled(draw.gray(IMAGE), ["Enlarged cardiomediastinum 0.83"])
-    assert long.shape == short.shape
+    words = draw.labelled(draw.gray(IMAGE), ["Enlarged heart 0.83 (positive from 0.50)"])
+    assert words.shape[0] > short.shape[0]
+    one_word = draw.labelled(draw.gray(IMAGE), ["Cardiomediastinum"])
+    assert one_word.shape == short.shape
+
+
+def _mark(caption: str, number: int, x: int) -> draw.Mark:
+    mask = np.zeros(IMAGE.shape, bool)
+    mask[20:30, x : x + 20] = True
+    return draw.Mark(caption, mask, [(x - 2.0, 18.0, x + 22.0, 33.0)], (x + 5.5, 25.5), number)
+
+
+def test_a_small_image_is_enlarged_until_its_captions_fit():
+    caption = "Enlarged Cardiomediastinum 0.83 (positive from 0.50)"
+    drawn = np.asarray(draw.annotated(IMAGE, np.zeros_like(IMAGE), [_mark(caption, 0, 40)]))
+    assert drawn.shape[1] == 6 * 90
+    strip = drawn[: len(drawn) - 6 * 60]
+    one_line = draw.labelled(draw.gray(np.zeros((1, 540), np.float32)), ["x"])[:-1]
+    assert strip.shape == one_line.shape, "the caption takes more than a line"
+    assert (strip[:, -16:] == draw.PAPER).all(), "the caption reaches the border"
+    # A pixel is a square of six: the mask's edge, a line of one pixel, lies on its outermost row.
+    below = drawn[len(strip) :]
+    assert (below[6 * 20, 6 * 45 : 6 * 55] == 255).all()
+    assert (below[6 * 20 + 1, 6 * 47 : 6 * 55] == 102).all()
+    peak = below[6 * 25 + 3, 6 * 45 + 3]
+    assert (peak == 255).all()
+
+
+def test_findings_are_told_apart_by_colour():
+    drawn = np.asarray(draw.annotated(IMAGE, np.zeros_like(IMAGE), [_mark("one", 1, 10), _mark("two", 2, 60)]))
+    strip, below = drawn[: len(drawn) - 360], drawn[len(drawn) - 360 :]
+    halves = {1: (strip[: len(strip) // 2], below[:, :270]), 2: (strip[len(strip) // 2 :], below[:, 270:])}
+    for number, (caption, part) in halves.items():
+        own = draw.MARKS[number]
+        assert (caption == own).all(axis=2).any()
+        left = 6 * (10 if number == 1 else 60 - 45)
+        assert (part[120, left + 30 : left + 60] == own).all(), "outline"
+        assert (part[6 * 18, left - 12] == own).all(), "box"
+        assert (part[6 * 25 + 3, left + 33] == own).all(), "peak"
+        other = draw.MARKS[3 - number]
+        assert not (part == other).all(axis=2).any()
+    assert len(set(draw.MARKS)) == len(draw.MARKS)
+    assert draw.TRUE not in draw.MARKS
 
 
 def test_a_sheet_keeps_the_pictures_of_any_sizes():
@@ -115,17 +156,19 @@ def test_maps_and_masks_of_any_size_come_back_band_by_band(tmp_path, size_rc):
 
 
 def test_drawing_in_one_go_draws_the_same():
+    size = (520, 640)
     random = np.random.default_rng(1)
-    map_ = np.tile(np.linspace(0, 1, 90, dtype=np.float32), (60, 1))
-    mask = np.zeros(IMAGE.shape, bool)
-    mask[20:30, 40:60] = True
-    pixels = draw.to_bytes(random.random(IMAGE.shape, np.float32))
-    boxes, peak, lines = [(38.0, 18.0, 62.0, 33.0)], (50.5, 25.5), ["Effusion 0.83"]
+    map_ = np.tile(np.linspace(0, 1, size[1], dtype=np.float32), (size[0], 1))
+    mask = np.zeros(size, bool)
+    mask[200:300, 400:560] = True
+    pixels = draw.to_bytes(random.random(size, np.float32))
+    peak, caption = (450.5, 250.5), "Effusion 0.83"
     slowly = draw.outline(draw.overlay(pixels, map_), mask)
-    slowly = draw.labelled(draw.boxes(slowly, predicted_xyxy=boxes, peak_xy=peak), lines)
-    masks = [mask, np.zeros_like(mask)]
-    once = draw.annotated(pixels, map_, masks=masks, predicted_xyxy=boxes, peaks_xy=[peak], lines=lines)
-    np.testing.assert_array_equal(np.asarray(once), slowly)
+    slowly = draw.labelled(draw.boxes(slowly, peak_xy=peak), [caption])
+    once = np.asarray(draw.annotated(pixels, map_, [draw.Mark(caption, mask, (), peak)]))
+    ink = (once[: len(once) - size[0]] != draw.PAPER).any(axis=2)
+    assert (ink == (slowly[: len(once) - size[0]] != draw.PAPER).any(axis=2)).all()
+    np.testing.assert_array_equal(once[-size[0] :], slowly[-size[0] :])
     plain = draw.annotated(pixels, map_)
     np.testing.assert_array_equal(np.asarray(plain), draw.overlay(pixels, map_))
 

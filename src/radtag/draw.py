@@ -6,7 +6,9 @@ Conventions
   opaque as the map is high, so that a healthy image stays as it is.
 - Boxes are xyxy, half-open, original pixels. What is true is blue and solid, what was predicted is orange and
   dashed; the mask's outline is white, the peak a white cross. Blue and orange (Okabe & Ito, "Color Universal
-  Design", 2008) are told apart by colour-blind readers, and solid and dashed without colour.
+  Design", 2008) are told apart by colour-blind readers, and solid and dashed without colour. Where several findings
+  share a picture (:func:`annotated`), outline, boxes, peak and caption of each have a colour of their own; blue stays
+  the truth's.
 - Pictures are (row, col, 3) uint8, written as PNG or JPEG by the name's ending; maps are 16-bit gray PNGs, 65535 = 1.0;
   masks 1-bit PNGs. Every file is written beside its place and moved there, so that none is ever seen half written.
 """
@@ -18,6 +20,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from radtag.regions import Mask
 
 Picture = NDArray[np.uint8]
 Gray = NDArray[np.floating[Any]]
+Colour = tuple[int, int, int]
 
 COLOUR_MAP = "inferno"
 OPACITY = 0.75
@@ -41,6 +45,38 @@ OUTLINE = (255, 255, 255)
 HALO = (0, 0, 0)
 PAPER = (24, 24, 24)
 INK = (235, 235, 235)
+MARKS: tuple[Colour, ...] = (
+    (255, 255, 255),
+    (230, 159, 0),
+    (0, 225, 165),
+    (255, 130, 205),
+    (240, 228, 66),
+    (175, 155, 255),
+    (255, 105, 85),
+    (150, 215, 60),
+)
+"""Of findings that share a picture, bright on a radiograph and on dark paper; begun again where there are more."""
+SMALLEST_PX = 512
+"""Longest side of an annotated picture at least: a smaller image is enlarged by a whole number, for its captions."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One finding in a picture.
+
+    Args:
+        caption: a line above the picture.
+        mask: (row, col), of which the edge is drawn.
+        boxes_xyxy: (n, 4), drawn dashed.
+        peak_xy: drawn as a cross.
+        colour: number of its colour in :data:`MARKS`.
+    """
+
+    caption: str
+    mask: Mask
+    boxes_xyxy: ArrayLike
+    peak_xy: tuple[float, float]
+    colour: int = 0
 
 
 def gray(pixels: Gray | Picture) -> Picture:
@@ -63,47 +99,45 @@ def overlay(pixels: Gray | Picture, map_: Gray, *, opacity: float = OPACITY) -> 
     return np.asarray(_canvas(blended))
 
 
-def annotated(
-    pixels: Gray | Picture,
-    map_: Gray,
-    *,
-    masks: Iterable[Mask] = (),
-    predicted_xyxy: ArrayLike = (),
-    peaks_xy: Iterable[tuple[float, float]] = (),
-    lines: Sequence[str] = (),
-) -> Image.Image:
-    """What :func:`overlay`, :func:`outline`, :func:`boxes` and :func:`labelled` draw, in one go: several times as fast.
+def annotated(pixels: Gray | Picture, map_: Gray, marks: Sequence[Mark] = ()) -> Image.Image:
+    """A map over its image, with what was found: outlines below all boxes, crosses above them, captions on top.
+
+    Several times as fast as :func:`overlay`, :func:`outline`, :func:`boxes` and :func:`labelled` one after the other.
+    An image smaller than ``SMALLEST_PX`` is enlarged by a whole number; its pixels and the map's are seen as squares.
 
     Args:
         pixels: (row, col), 0-1 or in bytes.
         map_: (row, col) of the same size, on the absolute scale 0-1.
-        masks: (row, col) each; all their edges lie below all boxes.
-        predicted_xyxy: boxes (n, 4).
-        peaks_xy: a cross each, above all boxes.
-        lines: of text, above the picture.
+        marks: a finding each, in pixels of the image.
     """
-    rows, cols = pixels.shape
-    strip = _strip(lines, cols)
+    zoom = -(-SMALLEST_PX // max(pixels.shape))
+    rows, cols = (zoom * side for side in pixels.shape)
+    colours = [MARKS[mark.colour % len(MARKS)] for mark in marks]
+    strip = _strip([mark.caption for mark in marks], cols, colours)
     above = strip.height if strip is not None else 0
     blended = np.empty((above + rows, cols), dtype=np.uint32)
-    _blended(pixels, map_, OPACITY, out=blended[above:])
-    white = np.array([*OUTLINE, 0], dtype=np.uint8).view(np.uint32)[0]
-    for mask in masks:
-        where, edge = _edge(mask)
-        blended[above:][where][edge] = white
+    if zoom == 1:
+        _blended(pixels, map_, OPACITY, out=blended[above:])
+    else:
+        blended[above:] = _enlarged(_blended(pixels, map_, OPACITY), zoom)
+    for mark, colour in zip(marks, colours, strict=True):
+        where, edge = _edge(_enlarged(mark.mask, zoom))
+        blended[above:][where][edge] = np.array([*colour, 0], dtype=np.uint8).view(np.uint32)[0]
     canvas = _canvas(blended)
     pen = ImageDraw.Draw(canvas)
-    width = _stroke(pixels.shape)
-    for box in np.asarray(predicted_xyxy, dtype=np.float64).reshape(-1, 4):
-        _box(pen, box + [0, above, 0, above], PREDICTED, width, 6 * width)
-    for x, y in peaks_xy:
-        _cross(pen, int(x), above + int(y), width)
+    width = _stroke((rows, cols))
+    for mark, colour in zip(marks, colours, strict=True):
+        for box in np.asarray(mark.boxes_xyxy, dtype=np.float64).reshape(-1, 4):
+            _box(pen, zoom * box + [0, above, 0, above], colour, width, 6 * width)
+    for mark, colour in zip(marks, colours, strict=True):
+        x, y = mark.peak_xy
+        _cross(pen, int(zoom * x), above + int(zoom * y), width, colour)
     if strip is not None:
         canvas.paste(strip)  # last: a box over the border does not reach into the text
     return canvas
 
 
-def outline(picture: Picture, mask: Mask, *, colour: tuple[int, int, int] = OUTLINE) -> Picture:
+def outline(picture: Picture, mask: Mask, *, colour: Colour = OUTLINE) -> Picture:
     """The inner edge of a mask (row, col), drawn on a copy."""
     drawn = picture.copy()
     where, edge = _edge(mask)
@@ -319,22 +353,32 @@ def _blended(
     return _blends(opacity).take(index, out=out, mode="clip")  # no index is out of range; "raise" would copy out
 
 
+def _enlarged(values: NDArray[Any], zoom: int) -> NDArray[Any]:
+    """Every value (row, col) as a square of ``zoom`` pixels a side."""
+    return values if zoom == 1 else values.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
 def _canvas(blended: NDArray[np.uint32]) -> Image.Image:
     """The picture that such numbers (row, col) are, to be drawn on."""
     return Image.frombytes("RGB", (blended.shape[1], blended.shape[0]), blended.data, "raw", "RGBX")
 
 
-def _strip(lines: Sequence[str], width: int) -> Image.Image | None:
-    """Lines of text on dark paper of this width; None without any."""
+def _strip(lines: Sequence[str], width: int, colours: Sequence[Colour] = ()) -> Image.Image | None:
+    """Lines of text on dark paper of this width, broken where they do not fit; None without any."""
     if not lines:
         return None
     size = int(np.clip(width / 32, 10, 32))
     font = _font(size)
     step = round(size * 1.35)
-    strip = Image.new("RGB", (width, step * len(lines) + size // 3), PAPER)
+    shown = [
+        (part, colour)
+        for line, colour in zip(lines, colours or [INK] * len(lines), strict=True)
+        for part in _broken(line, font, width - size)
+    ]
+    strip = Image.new("RGB", (width, step * len(shown) + size // 3), PAPER)
     pen = ImageDraw.Draw(strip)
-    for i, line in enumerate(lines):
-        pen.text((size // 2, i * step + size // 6), _fitting(line, font, width - size), fill=INK, font=font)
+    for i, (part, colour) in enumerate(shown):
+        pen.text((size // 2, i * step + size // 6), part, fill=colour, font=font)
     return strip
 
 
@@ -344,6 +388,18 @@ def _font(size_px: int) -> Any:
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)
+
+
+def _broken(text: str, font: Any, width_px: float) -> list[str]:
+    """The text in lines that fit; a word that is wider than a line is shortened."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width_px:
+            lines[-1] = longer
+        else:
+            lines.append(_fitting(word, font, width_px))
+    return lines
 
 
 def _fitting(text: str, font: Any, width_px: float) -> str:
@@ -360,17 +416,15 @@ def _stroke(shape: tuple[int, ...]) -> int:
     return max(1, round(max(shape[:2]) / 400))
 
 
-def _cross(pen: ImageDraw.ImageDraw, x: int, y: int, width: int) -> None:
-    """A white cross on dark lines."""
+def _cross(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, colour: Colour = OUTLINE) -> None:
+    """A cross on dark lines."""
     arm = 6 * width
-    for colour, thick in ((HALO, width + 2), (OUTLINE, width)):
-        pen.line([(x - arm, y), (x + arm, y)], fill=colour, width=thick)
-        pen.line([(x, y - arm), (x, y + arm)], fill=colour, width=thick)
+    for ink, thick in ((HALO, width + 2), (colour, width)):
+        pen.line([(x - arm, y), (x + arm, y)], fill=ink, width=thick)
+        pen.line([(x, y - arm), (x, y + arm)], fill=ink, width=thick)
 
 
-def _box(
-    pen: ImageDraw.ImageDraw, box: NDArray[np.float64], colour: tuple[int, int, int], width: int, dash: int
-) -> None:
+def _box(pen: ImageDraw.ImageDraw, box: NDArray[np.float64], colour: Colour, width: int, dash: int) -> None:
     """A box whose lines lie within it, on a dark line one pixel wider; dashes of ``dash`` pixels, 0 = solid."""
     x1, y1, x2, y2 = np.rint(box).astype(int)
     x2, y2 = max(x2, x1 + 1) - 1, max(y2, y1 + 1) - 1  # Pillow's corners are inclusive

@@ -688,7 +688,7 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.I
     Args:
         tags: of one image, at least one.
         longest_px: the picture's longest side at most. Larger images are reduced by a whole number, which is many
-            times faster than by any other.
+            times faster than by any other. (Small ones are enlarged: :func:`radtag.draw.annotated`.)
     """
     prediction = tags[0].prediction
     shown = prediction.image.gray8
@@ -700,13 +700,21 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.I
     map_ = prediction.map(tags[0].index, frame_of=smaller)
     for tag in tags[1:]:
         np.maximum(map_, prediction.map(tag.index, frame_of=smaller), out=map_)
+    # A finding has one colour in all pictures; where there are too many for that, those of a picture differ.
+    shared = len(prediction.scores) > len(draw.MARKS)
     return draw.annotated(
         np.asarray(PIL.Image.fromarray(shown).reduce(factor)) if factor > 1 else shown,
         map_,
-        masks=[reduce_mask(tag.mask, factor) for tag in tags],
-        predicted_xyxy=np.array([box for tag in tags for box in tag.boxes]) / factor,
-        peaks_xy=[(tag.peak_xy[0] / factor, tag.peak_xy[1] / factor) for tag in tags],
-        lines=[f"{tag.finding} {tag.score:.2f} (positive from {tag.threshold:.2f})" for tag in tags],
+        [
+            draw.Mark(
+                caption=f"{tag.finding} {tag.score:.2f} (positive from {tag.threshold:.2f})",
+                mask=reduce_mask(tag.mask, factor),
+                boxes_xyxy=np.array(tag.boxes) / factor,
+                peak_xy=(tag.peak_xy[0] / factor, tag.peak_xy[1] / factor),
+                colour=number if shared else tag.index,
+            )
+            for number, tag in enumerate(tags)
+        ],
     )
 
 
