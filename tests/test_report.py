@@ -22,8 +22,9 @@ from radtag.data.table import Dataset, Record
 from radtag.evaluate import evaluate
 from radtag.geometry import Frame, Grid
 from radtag.report import plots
+from radtag.report.comparison import write_comparison
 from radtag.report.definitions import DEFINITIONS
-from radtag.report.page import figure, span, thousands
+from radtag.report.page import Colours, figure, span, thousands
 from radtag.report.terminal import comparison_table
 from radtag.tag import Layer, Prediction, Tag
 
@@ -186,6 +187,84 @@ def test_comparison_shows_the_same_images(folder: Path) -> None:
     assert "Of the main numbers, strong is ahead of weak in" in text
     gain = value["differences"][0]["macro"]["auroc"]["value"]
     assert f"AUROC ({gain:+.3f})" in text
+
+
+def test_cards_are_means_over_findings_and_say_so(folder: Path) -> None:
+    text = (folder / "strong" / "report.html").read_text(encoding="utf-8")
+    result = json.loads((folder / "strong" / "metrics.json").read_text())
+    tiles = text[text.index('<div class="tiles">') : text.index("<section")]
+    feet = re.findall(r'<div class="foot">(.*?)</div>', tiles, re.DOTALL)
+    shown = re.findall(r'<div class="big">(.*?)</div>', tiles)
+    assert len(feet) >= 4
+    assert all("macro: mean of 2 findings" in foot for foot in feet)
+    wanted = {"auroc": "", "pointing": "%", "box_0.5": "%", "healthy_marked": "%"}
+    assert shown == [figure(result["macro"][key]["value"], unit) for key, unit in wanted.items()]
+    for key, unit in {"auroc": "", "pointing": "%", "healthy_marked": "%"}.items():
+        assert figure(result["macro"][key]["value"], unit) in text[text.index('"lede"') : text.index('"notice"')]
+
+
+def _entry(value: float, low: float, high: float, n: int = 20, undefined: int = 0) -> dict[str, float | int]:
+    return {"value": value, "low": low, "high": high, "n": n, "undefined": undefined}
+
+
+def _compared(path: Path, numbers: list[dict[str, dict]], apart: dict[str, dict], images: int = 20) -> str:
+    """The page of two evaluations of one finding that have these numbers."""
+    about = {
+        "date": "",
+        "versions": {"radtag": ""},
+        "data": "d",
+        "card": {},
+        "notes": [],
+        "bootstraps": 9,
+        "seed": 0,
+        "patients": 20,
+        "images": 20,
+    }
+    colours = Colours("#000", "#fff", ("#000",))
+    results = [{"about": about, "findings": {"x": one}, "micro": one, "macro": one} for one in numbers]
+    between = {"about": {"images": images, "patients": 20}, "findings": {"x": apart}, "micro": apart, "macro": apart}
+    write_comparison(path, ["old", "new"], results, [between], colours, [], [])
+    return path.read_text(encoding="utf-8")
+
+
+def test_a_difference_is_better_or_worse_and_not_only_sure(tmp_path: Path) -> None:
+    values = {"auroc": _entry(0.8, 0.7, 0.9), "healthy_marked": _entry(0.1, 0.1, 0.2), "dice": _entry(0.5, 0.4, 0.6)}
+    apart = {
+        "auroc": _entry(-0.125, -0.2, -0.1),
+        "healthy_marked": _entry(-0.05, -0.06, -0.04),
+        "dice": _entry(0.011, -0.1, 0.2),
+    }
+    text = _compared(tmp_path / "a.html", [values, values], apart)
+    cells = re.findall(r"<td[^>]*>(?:(?!</td>).)*</td>", text[text.index('id="difference-1"') :])
+    of = {name: next(cell for cell in cells if f">{name}<" in cell) for name in ("−0.125", "−5.00", "+0.011")}
+    assert 'class="worse"' in of["−0.125"]
+    assert ">worse<" in of["−0.125"]
+    assert 'class="better"' in of["−5.00"]
+    assert ">better<" in of["−5.00"]
+    assert "class" not in of["+0.011"].split(">")[0]
+    assert "var(--better)" in text[text.index("<svg") :]
+    assert "var(--worse)" in text[text.index("<svg") :]
+
+
+def test_numbers_of_other_pairs_are_not_ranked(tmp_path: Path) -> None:
+    dice, better = _entry(0.5, 0.4, 0.6), _entry(0.6, 0.5, 0.7)
+    numbers = [
+        {"precision": _entry(0.3, 0.2, 0.4, n=18, undefined=2), "dice": dice},
+        {"precision": _entry(0.4, 0.3, 0.5, n=12, undefined=8), "dice": better},
+    ]
+    text = _compared(tmp_path / "a.html", numbers, {"dice": _entry(0.1, 0.05, 0.2)})
+    rows = {name: re.search(rf"<tr><th[^>]*>{name}.*?</tr>", text, re.DOTALL)[0] for name in ("Dice", "Precision")}  # type: ignore[index]
+    assert 'class="best"' in rows["Dice"]
+    assert "<td>20</td>" in rows["Dice"]
+    assert 'class="best"' not in rows["Precision"]
+    assert "18 / 12" in rows["Precision"]
+    assert "not ranked" in rows["Precision"]
+    # As many pairs, but perhaps others.
+    numbers[1]["precision"] = _entry(0.4, 0.3, 0.5, n=18, undefined=2)
+    text = _compared(tmp_path / "b.html", numbers, {"dice": _entry(0.1, 0.05, 0.2)})
+    assert text.count("not ranked<") == 1
+    text = _compared(tmp_path / "c.html", numbers, {"dice": _entry(0.1, 0.05, 0.2)}, images=19)
+    assert text.count("not ranked<") == 2
 
 
 def test_plot_takes_the_colours_of_the_page() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from radtag.report.definitions import DEFINITIONS, QUESTIONS
+from radtag.report.definitions import BY_KEY, DEFINITIONS, QUESTIONS, Definition
 from radtag.report.page import (
     Colours,
     Picture,
@@ -78,12 +78,13 @@ def write_comparison(
         "version": about["versions"]["radtag"],
         "lede": _lede(names, apart, total),
         "names": list(names),
+        "several": several,
         "total_text": (
             "Means over the findings (macro), and beneath each its 95 % interval."
             if several
             else "One finding; beneath each value its 95 % interval."
         ),
-        "groups": _groups(results, total),
+        "groups": _groups(results, apart, total),
         "differences": [_differences(name, names[0], one, total) for name, one in zip(names[1:], apart, strict=True)],
         "colours": colours,
         "gallery": gallery,
@@ -99,7 +100,10 @@ def write_comparison(
     replace_text(path, environment().get_template("comparison.html.j2").render(context))
 
 
-def _groups(results: Sequence[Mapping[str, Any]], total: str) -> list[dict[str, Any]]:
+def _groups(
+    results: Sequence[Mapping[str, Any]], apart: Sequence[Mapping[str, Any]], total: str
+) -> list[dict[str, Any]]:
+    images = {one["about"]["images"] for one in (*results, *apart)}  # of apart: those that both have
     groups = []
     for group, (title, _) in QUESTIONS.items():
         rows = []
@@ -110,20 +114,41 @@ def _groups(results: Sequence[Mapping[str, Any]], total: str) -> list[dict[str, 
             values = [entry["value"] for entry in entries if is_defined(entry)]
             top = max(values) if one.better == "higher" else min(values)
             best = [i for i, entry in enumerate(entries) if is_defined(entry) and entry["value"] == top]
-            micro = [result["micro"].get(one.key) for result in results]
+            cases = [entry["n"] if (entry := result["micro"].get(one.key)) else 0 for result in results]
+            ranked = len(images) == 1 and _same_cases(one, results)
             rows.append(
                 {
                     "title": one.title,
                     "better": one.better,
-                    "n": next(entry["n"] for entry in micro if entry is not None),
+                    "findings": " / ".join(_each_once(thousands(entry["n"]) for entry in entries if entry is not None)),
+                    "cases": " / ".join(thousands(n) for n in (cases[:1] if len(set(cases)) == 1 else cases)),
+                    "ranked": ranked,
                     "entries": entries,
                     "unit": unit_of(one.key),
-                    "best": best if len(best) < len(results) else [],
+                    "best": best if ranked and len(best) < len(results) else [],
                 }
             )
         if rows:
             groups.append({"title": title, "rows": rows})
     return groups
+
+
+def _same_cases(one: Definition, results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a number rests on the same cases in all evaluations of the same images.
+
+    The precision of an empty mask is undefined, so each run has precisions of its own pairs. Of scores, undefined are
+    the unknown labels, which are the same for all.
+    """
+    of_all = [[metrics.get(one.key) for metrics in result["findings"].values()] for result in results]
+    if any(entry is None for entries in of_all for entry in entries):
+        return False
+    counts = [[(entry["n"], entry["undefined"]) for entry in entries] for entries in of_all]
+    whole = one.group == "presence" or not any(undefined for _, undefined in counts[0])
+    return whole and all(count == counts[0] for count in counts)
+
+
+def _each_once(words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(words))
 
 
 def _differences(name: str, first: str, apart: Mapping[str, Any], total: str) -> dict[str, Any]:
@@ -142,7 +167,9 @@ def _differences(name: str, first: str, apart: Mapping[str, Any], total: str) ->
         "text": (
             f"On the {thousands(about['images'])} images of {thousands(about['patients'])} patients both were"
             " evaluated on. An interval that leaves out zero is a difference at the 95 % level; with so many numbers,"
-            " one in twenty does so by chance. Where lower is better, a negative difference is a gain."
+            f" one in twenty does so by chance. Such differences are coloured: green where {name} is better, red where"
+            " it is worse. A number that one of the two does not have for a pair (the precision of an empty mask) is"
+            " compared on the pairs where both have it."
         ),
         "svg": safe(
             differences(
@@ -151,6 +178,7 @@ def _differences(name: str, first: str, apart: Mapping[str, Any], total: str) ->
                 column("low"),
                 column("high"),
                 f"{name} − {first}",
+                [_verdict(one, apart[total][one.key]) for one in keys],
             )
         ),
         "columns": [
@@ -160,16 +188,20 @@ def _differences(name: str, first: str, apart: Mapping[str, Any], total: str) ->
         "rows": [
             {
                 "name": finding,
-                "cells": [{"entry": metrics.get(one.key), "sure": _clear(metrics.get(one.key))} for one in columns],
+                "cells": [
+                    {"entry": metrics.get(one.key), "verdict": _verdict(one, metrics.get(one.key))} for one in columns
+                ],
             }
             for finding, metrics in apart["findings"].items()
         ],
     }
 
 
-def _clear(entry: Mapping[str, Any] | None) -> bool:
-    """Whether the interval leaves out zero."""
-    return entry is not None and entry["low"] is not None and (entry["low"] > 0 or entry["high"] < 0)
+def _verdict(one: Definition, entry: Mapping[str, Any] | None) -> Literal["better", "worse", ""]:
+    """What a difference is where its interval leaves out zero; nothing where it does not."""
+    if entry is None or entry["low"] is None or entry["low"] <= 0 <= entry["high"]:
+        return ""
+    return "better" if (entry["low"] > 0) == (one.better == "higher") else "worse"
 
 
 def _lede(names: Sequence[str], apart: Sequence[Mapping[str, Any]], total: str) -> str:
@@ -180,14 +212,13 @@ def _lede(names: Sequence[str], apart: Sequence[Mapping[str, Any]], total: str) 
         worse: list[str] = []
         for key in HEADLINES:
             entry = one[total].get(key)
-            if not is_defined(entry) or not _clear(entry):
+            verdict = _verdict(BY_KEY[key], entry)
+            if not verdict:
                 continue
             assert entry is not None
-            definition = next(d for d in DEFINITIONS if d.key == key)
-            gain = (entry["value"] > 0) == (definition.better == "higher")
             unit = unit_of(key)
             size = figure(entry["value"], f"±{unit}") + (" % points" if unit else "")
-            (better if gain else worse).append(f"{definition.title} ({size})")
+            (better if verdict == "better" else worse).append(f"{BY_KEY[key].title} ({size})")
         if better:
             words.append(f"Of the main numbers, {name} is ahead of {names[0]} in {', '.join(better)}.")
         if worse:

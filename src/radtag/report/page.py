@@ -262,7 +262,7 @@ def _table(result: Mapping[str, Any], group: str, title: str) -> dict[str, Any] 
         "healthy": "Negative images",
         "points": "Located",
         "regions": "Located",
-        "boxes": "Located",
+        "boxes": "True boxes",
         "masks": "Outlined",
     }
     several = len(findings) > 1
@@ -303,56 +303,56 @@ def is_defined(entry: Mapping[str, Any] | None) -> bool:
 
 
 def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The headline numbers: one per question that this data can answer."""
+    """The headline numbers: one per question that this data can answer, all of them means over the findings."""
     several = len(result["findings"]) > 1
+    total = "macro" if several else "micro"
     wanted = [
-        ("auroc", "macro", "AUROC: is it there?", "mean of {findings} findings"),
-        ("pointing", "micro", "The map's peak lies inside the lesion's box", "of {n} located findings"),
-        ("poi_matched", "macro", "Of the lesion, found at equal area", "{n} outlined lesions"),
-        ("box_0.5", "micro", "A box fits (IoU above 0.5)", "of {n} located lesions"),
-        (
-            "healthy_marked",
-            "micro",
-            "Of healthy images' area, marked by mistake",
-            "{n} negative pairs; lower is better",
-        ),
+        ("auroc", "AUROC: is it there?", "{n} labels"),
+        ("pointing", "The map's peak lies inside the lesion's box", "{n} known places"),
+        ("poi_matched", "Of the lesion, found at equal area", "{n} outlined lesions"),
+        ("box_0.5", "A box fits (IoU above 0.5)", "{n} true boxes"),
+        ("healthy_marked", "Of healthy images' area, marked by mistake", "{n} negative labels; lower is better"),
     ]
     tiles = []
-    for key, total, what, foot in wanted:
+    for key, what, foot in wanted:
         entry = result[total].get(key)
         if not is_defined(entry):
             continue
-        defined = sum(is_defined(metrics.get(key)) for metrics in result["findings"].values())
-        text = (
-            foot.format(findings=defined, n=thousands(result["micro"][key]["n"])) if several or key != "auroc" else ""
-        )
+        text = foot.format(n=thousands(result["micro"][key]["n"]))
+        if several:
+            text = f"macro: mean of {_findings(entry['n'])}, {text}"
         unit = "%" if key in PERCENT or key in ("pointing", "box_0.5") else ""
-        tiles.append({"what": what, "entry": entry, "unit": unit, "foot": text})
-    if len(tiles) > 4 and any("equal area" in tile["what"] for tile in tiles):
-        tiles = [tile for tile in tiles if not tile["what"].startswith("A box fits")]
-    return tiles
+        tiles.append({"key": key, "what": what, "entry": entry, "unit": unit, "foot": text})
+    # Four stand in a row; boxes say least of a lesion that has an outline.
+    return tiles if len(tiles) < 5 else [tile for tile in tiles if tile["key"] != "box_0.5"]
+
+
+def _findings(count: int) -> str:
+    return "1 finding" if count == 1 else f"{thousands(count)} findings"
 
 
 def _lede(result: Mapping[str, Any]) -> list[str]:
-    """The result in a sentence or two of plain words."""
-    about, micro = result["about"], result["micro"]
+    """The result in a sentence or two of plain words; numbers are those of the tiles."""
+    about = result["about"]
+    several = len(result["findings"]) > 1
+    total = result["macro" if several else "micro"]
     words = [
         f"{thousands(about['images'])} images of {thousands(about['patients'])} patients"
         + (f", split “{about['split']}”" if about.get("split") else "")
         + "."
     ]
     auroc, pointing, matched, marked = (
-        result["macro"].get("auroc"),
-        micro.get("pointing"),
-        result["macro"].get("poi_matched"),
-        micro.get("healthy_marked"),
+        total.get(key) for key in ("auroc", "pointing", "poi_matched", "healthy_marked")
     )
     if is_defined(auroc):
-        words.append(f"The scores tell sick from healthy with a mean AUROC of {figure(auroc['value'])}.")
+        words.append(
+            f"The scores tell sick from healthy with {'a mean' if several else 'an'} AUROC of {figure(auroc['value'])}."
+        )
     if is_defined(pointing):
         words.append(
             f"The map’s highest point falls inside the lesion’s box in {figure(pointing['value'], '%')} of"
-            f" {thousands(pointing['n'])} known places."
+            f" {thousands(result['micro']['pointing']['n'])} known places"
+            + (f", as a mean over {_findings(pointing['n'])}." if several else ".")
         )
     elif is_defined(matched):
         words.append(f"At the lesion’s own area, {figure(matched['value'], '%')} of it is found.")

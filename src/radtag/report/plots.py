@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,14 @@ FloatArray = NDArray[np.float64]
 
 # Stand-ins: colours nothing else uses, replaced by the page's own.
 _INK, _FAINT, _ACCENT, _CHANCE = "#010203", "#010204", "#010205", "#010206"
+_BETTER, _WORSE = "#010207", "#010208"
 _VARIABLES = {
     _INK: "var(--ink-2)",
     _FAINT: "var(--rule)",
     _ACCENT: "var(--accent)",
     _CHANCE: "var(--ink-3)",
+    _BETTER: "var(--better)",
+    _WORSE: "var(--worse)",
 }
 
 
@@ -117,7 +120,14 @@ def forest(value: float, low: float, high: float, span: tuple[float, float] = (0
     )
 
 
-def differences(names: Sequence[str], value: FloatArray, low: FloatArray, high: FloatArray, title: str) -> str:
+def differences(
+    names: Sequence[str],
+    value: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    title: str,
+    verdicts: Sequence[Literal["better", "worse", ""]],
+) -> str:
     """Differences with their intervals, a row each, around a line at zero.
 
     Args:
@@ -126,12 +136,14 @@ def differences(names: Sequence[str], value: FloatArray, low: FloatArray, high: 
         low: (row,) its lower limit.
         high: (row,) its upper limit.
         title: the axis' words.
+        verdicts: (row,) what the difference is; "" where it may be chance.
     """
     figure, (axis,) = _figure(1, 6.6, 0.62 + 0.27 * len(names))
     rows = np.arange(len(names))[::-1]
     axis.axvline(0, color=_INK, linewidth=0.9)
-    axis.hlines(rows, low, high, color=_ACCENT, linewidth=2.6, alpha=0.5, capstyle="round")
-    axis.plot(value, rows, "o", color=_ACCENT, markersize=5, markeredgewidth=0)
+    colours = [{"better": _BETTER, "worse": _WORSE, "": _CHANCE}[verdict] for verdict in verdicts]
+    axis.hlines(rows, low, high, color=colours, linewidth=2.6, alpha=0.5, capstyle="round")
+    axis.scatter(value, rows, s=25, color=colours, linewidths=0, zorder=3)
     axis.set_yticks(rows, names)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(-0.7, len(names) - 0.3)
