@@ -105,18 +105,18 @@ def test_the_report_as_text_and_as_json(clinic):
     assert "nodule   train         4         4        0      1      0" in lines
     assert "sizes (rows x columns): 80 x 120: 12" in lines
     assert lines[-2:] == [
-        "error    1 patients are in more than one split: twin (train, val)",
-        "1 errors, 0 warnings: training would go wrong",
+        "error    1 patient is in more than one split: twin (train, val)",
+        "1 error, 0 warnings: training would go wrong",
     ]
     values = json.loads(json.dumps(report.to_dict()))
     assert values["ok"] is False
-    assert values["errors"] == ["1 patients are in more than one split: twin (train, val)"]
+    assert values["errors"] == ["1 patient is in more than one split: twin (train, val)"]
     assert values["splits"]["test"] == {"images": 2, "patients": 2}
     assert values["problems"][0] == {
         "level": "error",
         "kind": "patients-in-two-splits",
         "count": 1,
-        "text": "1 patients are in more than one split",
+        "text": "1 patient is in more than one split",
         "examples": ["twin (train, val)"],
     }
 
@@ -132,7 +132,7 @@ def test_identical_files_are_a_warning_and_across_splits_an_error(clinic):
         "identical-images-labelled-differently": ("warning", 1),
     }
     assert report.errors == [
-        "1 sets of identical files in more than one split: i/0.png (train) = i/2.png (train) = i/5.png (val)"
+        "1 set of identical files in more than one split: i/0.png (train) = i/2.png (train) = i/5.png (val)"
     ]
 
 
@@ -198,19 +198,19 @@ def test_masks_of_another_aspect_empty_or_without_a_label(clinic):
         "empty-masks": ("warning", 1),
         "outlined-not-positive": ("warning", 1),
     }
-    assert report.errors == ["1 masks have another aspect than their image: turned.png 120 x 80 on 80 x 120"]
+    assert report.errors == ["1 mask has another aspect than its image: turned.png 120 x 80 on 80 x 120"]
 
 
 def test_findings_with_one_class(clinic):
     for name in ("i/4.png", "i/5.png"):
         clinic.rows[name]["nodule"] = "0"
     report = clinic.check()
-    assert report.warnings == ["1 findings have not both classes in val: nodule (only negatives)"]
+    assert report.warnings == ["1 finding has not both classes in val: nodule (only negatives)"]
     assert report.ok
     for row in clinic.rows.values():
         row["nodule"] = "1"
     report = clinic.check()
-    assert report.errors == ["1 findings have not both classes in train: nodule (only positives)"]
+    assert report.errors == ["1 finding has not both classes in train: nodule (only positives)"]
 
 
 def test_nothing_to_train_on(clinic, tmp_path):

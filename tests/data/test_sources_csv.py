@@ -170,19 +170,19 @@ def test_boxes_elsewhere_and_of_other_images_are_noted(tmp_path):
     (tmp_path / "b2.csv").write_text("finding,image,y1,x1,y2,x2\na,x.png,1,2,3,4\na,y.png,1,2,3,4\n")
     data = load(f"csv:{path}?boxes={tmp_path / 'b2.csv'}")
     assert data.records[0].boxes_xyxy == {"a": ((2, 1, 4, 3),)}
-    assert data.notes == ("b2.csv has boxes of 1 images table.csv has not, y.png first",)
+    assert data.notes == ("b2.csv has boxes of 1 image table.csv has not, y.png first",)
 
 
 def test_rows_without_an_image_are_skipped_on_request(tmp_path):
     path = table(tmp_path, "image,a\nx.png,1\ngone.png,0\n", "x.png")
     data = opened(path, "?missing=skip")
     assert [record.image for record in data.records] == ["x.png"]
-    assert data.notes[0] == "1 of 2 labelled images have no file and are left out, gone.png first"
+    assert data.notes[0] == "1 of 2 labelled images has no file and is left out, gone.png first"
 
 
 def test_none_there_is_refused_even_then(tmp_path):
     path = table(tmp_path, "image,a\ngone.png,0\n")
-    with pytest.raises(BadData, match=r"none of its 1 images is there; gone.png was looked for at .*gone.png"):
+    with pytest.raises(BadData, match=r"none of its 1 image is there; gone.png was looked for at .*gone.png"):
         opened(path, "?missing=skip")
 
 
@@ -233,3 +233,25 @@ def test_selections(tmp_path):
         opened(path, only=["exam"])
     with pytest.raises(BadData, match="has no finding 'c'; it has a, b"):
         opened(path, findings=["c"])
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "meant"),
+    [
+        (("phantoms/table.csv",), "phantoms", "csv:phantoms/table.csv"),
+        (("chest.csv",), "chest.csv?uncertain=positive", "csv:chest.csv?uncertain=positive"),
+        (("images/normal/a.png",), "images", "folder:images"),
+        (("nih/Data_Entry_2017_v2020.csv",), "nih", "nih14:nih"),
+        (("covid/Infection Segmentation Data/Train/x.png",), "covid", "covid_qu_ex:covid"),
+    ],
+)
+def test_a_path_without_a_source_is_answered_by_the_one_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...], given: str, meant: str
+):
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch()
+    with pytest.raises(BadSetting) as caught:
+        open_source(given)
+    assert str(caught.value) == f"{given} does not say what it is. Write {meant}."

@@ -63,9 +63,9 @@ def test_nih14_labels_patients_and_attributes(chest):
         "dicom_size_px": "2682 x 2749",
         "dicom_spacing_mm": "0.143 x 0.143",
     }
-    assert "1 of 5 labelled images have no file and are left out, 00000004_000.png first" in data.notes
+    assert "1 of 5 labelled images has no file and is left out, 00000004_000.png first" in data.notes
     assert (
-        "BBox_List_2017.csv has boxes of 1 images that are not in Data_Entry_2017_v2020.csv, 00009999_000.png first"
+        "BBox_List_2017.csv has boxes of 1 image that is not in Data_Entry_2017_v2020.csv, 00009999_000.png first"
         in data.notes
     )
 
@@ -92,7 +92,7 @@ def test_nih14_older_table_with_trailing_blanks_and_lettered_ages(chest):
     data = load(f"nih14:{chest}")
     assert [record.attributes.get("age") for record in data.records] == ["58", "1", None, "0"]
     assert [record.attributes["sex"] for record in data.records] == ["M", "M", "F", "F"]
-    assert "1 ages above 120 years are taken as unknown" in data.notes
+    assert "1 age above 120 years is taken as unknown" in data.notes
 
 
 def test_nih14_images_in_any_folder_and_format(chest, tmp_path_factory):
@@ -103,7 +103,7 @@ def test_nih14_images_in_any_folder_and_format(chest, tmp_path_factory):
     assert [(record.image, record.path) for record in data.records] == [
         ("00000003_000.png", elsewhere / "any/where/00000003_000.jpg")
     ]
-    assert "1 images are not in Data_Entry_2017_v2020.csv and are left out, 00000099_000.jpg first" in data.notes
+    assert "1 image is not in Data_Entry_2017_v2020.csv and is left out, 00000099_000.jpg first" in data.notes
 
 
 def test_nih14_an_image_in_two_sizes_is_refused(chest):
@@ -220,7 +220,7 @@ def test_covid_qu_ex_lung_part_has_lungs_and_no_outlines(tmp_path):
     assert [record.labels for record in data.records] == [(1.0, 0.0), (0.0, 0.0)]
     assert [record.lungs is not None for record in data.records] == [True, False]
     assert not any(record.masks for record in data.records)
-    assert "1 images have no lung mask" in data.notes
+    assert "1 image has no lung mask" in data.notes
 
 
 def test_covid_qu_ex_says_what_it_needs(tmp_path):
@@ -254,7 +254,7 @@ def test_folder_classes_are_findings_but_for_the_normal_one(tmp_path, normal):
         f"an image has the finding of its folder and no other; those in {normal} have none",
         "patients are unknown, each image stands for itself (?patient=REGEX finds them in file names)",
         "folders without images are left out: empty",
-        "1 images lie in no class folder and are left out, stray.png first",
+        "1 image lies in no class folder and is left out, stray.png first",
     )
 
 

@@ -30,6 +30,7 @@ from radtag.data.files import is_image_name
 from radtag.data.sources import load, select, without_missing
 from radtag.data.table import SPLITS, Dataset, Record
 from radtag.errors import BadData, RadtagError
+from radtag.words import counted
 
 READERS = 2  # threads; reading is decoding for the most part, which goes on outside Python's lock
 EXAMPLES = 5
@@ -171,16 +172,17 @@ class CheckReport:
         text = io.StringIO()
         console = Console(file=text, width=width, no_color=True, highlight=False, markup=False, soft_wrap=True)
         if self.splits:
-            console.print(f"{self.name}: {self.images:,} images of {self.patients:,} patients")
+            console.print(
+                f"{self.name}: {counted(self.images, 'image[s]', ',')} of {counted(self.patients, 'patient[s]', ',')}"
+            )
             if self.images_without_patient:
-                console.print(
-                    f"{self.images_without_patient:,} images do not say whose they are and count as a patient each"
-                )
+                whose = "image[s] [does|do] not say whose [it is and counts|they are and count] as a patient each"
+                console.print(counted(self.images_without_patient, whose, ","))
             for table in self.tables():
                 console.print()
                 console.print(table)
             sizes = [f"{rows} x {columns}: {n:,}" for (rows, columns), n in self.sizes_rc[:10]]
-            more = f", and {len(self.sizes_rc) - 10} other sizes" if len(self.sizes_rc) > 10 else ""
+            more = f", and {counted(len(self.sizes_rc) - 10, 'other size[s]')}" if len(self.sizes_rc) > 10 else ""
             console.print(f"\nsizes (rows x columns): {', '.join(sizes)}{more}\n")
         for note in self.notes:
             console.print(f"note     {note}")
@@ -188,7 +190,9 @@ class CheckReport:
             for line in texts:
                 console.print(f"{level:<8} {line}")
         verdict = "training can go on" if self.ok else "training would go wrong"
-        console.print(f"{len(self.errors)} errors, {len(self.warnings)} warnings: {verdict}")
+        console.print(
+            f"{counted(len(self.errors), 'error[s]')}, {counted(len(self.warnings), 'warning[s]')}: {verdict}"
+        )
         return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
@@ -220,7 +224,9 @@ def check(
         return CheckReport(spec, problems=(Problem("error", "layout", 1, str(error)),))
     problems = []
     if without_file:
-        problems.append(_problem("warning", "labels-without-images", "labelled images have no file", without_file))
+        problems.append(
+            _problem("warning", "labels-without-images", "labelled image[s] [has|have] no file", without_file)
+        )
     return check_dataset(dataset, source=spec, problems=problems, console=console)
 
 
@@ -350,7 +356,7 @@ def _each(
 
 def _problem(level: Level, kind: str, what: str, concerned: Iterable[str]) -> Problem:
     names = list(concerned)
-    return Problem(level, kind, len(names), f"{len(names)} {what}", tuple(names[:EXAMPLES]))
+    return Problem(level, kind, len(names), counted(len(names), what), tuple(names[:EXAMPLES]))
 
 
 def _counts(dataset: Dataset, finding: str, split: str) -> Counts:
@@ -373,10 +379,10 @@ def _counts(dataset: Dataset, finding: str, split: str) -> Counts:
 def _unread(dataset: Dataset, looks: dict[Path, _Look], mask_looks: dict[Path, _MaskLook]) -> Iterator[Problem]:
     bad = [looks[record.path].error for record in dataset.records if looks[record.path].error]
     if bad:
-        yield _problem("error", "unreadable-images", "images cannot be read", bad)
+        yield _problem("error", "unreadable-images", "image[s] cannot be read", bad)
     bad = [look.error for look in mask_looks.values() if look.error]
     if bad:
-        yield _problem("error", "unreadable-masks", "masks cannot be read", bad)
+        yield _problem("error", "unreadable-masks", "mask[s] cannot be read", bad)
 
 
 def _leaks(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
@@ -387,7 +393,7 @@ def _leaks(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
             splits_of[record.patient].add(record.split)
     shared = [f"{patient} ({', '.join(sorted(s))})" for patient, s in splits_of.items() if len(s) > 1]
     if shared:
-        yield _problem("error", "patients-in-two-splits", "patients are in more than one split", shared)
+        yield _problem("error", "patients-in-two-splits", "patient[s] [is|are] in more than one split", shared)
 
     same_file = _alike(dataset.records, lambda record: looks[record.path].file_digest)
     same_pixels = [
@@ -396,8 +402,8 @@ def _leaks(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
         if len({looks[record.path].file_digest for record in group}) > 1
     ]
     for kind, what, groups in (
-        ("identical-files", "sets of identical files", same_file),
-        ("identical-pixels", "sets of different files with identical pixels", same_pixels),
+        ("identical-files", "set[s] of identical files", same_file),
+        ("identical-pixels", "set[s] of different files with identical pixels", same_pixels),
     ):
         across: list[list[Record]] = []
         within: list[list[Record]] = []
@@ -411,7 +417,7 @@ def _leaks(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
     if unlike:
         names = dict.fromkeys(map(_named, unlike))
         yield _problem(
-            "warning", "identical-images-labelled-differently", "pictures are there with unlike labels", names
+            "warning", "identical-images-labelled-differently", "picture[s] [is|are] there with unlike labels", names
         )
 
 
@@ -431,7 +437,7 @@ def _near_copies(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem
         yield _problem(
             "warning",
             "near-copies-in-two-splits",
-            "pairs of images look like one picture stored twice, in more than one split",
+            "pair[s] of images look[s|] like one picture stored twice, in more than one split",
             [name for *_, name in sorted(found)],
         )
 
@@ -485,14 +491,14 @@ def _named(group: Sequence[Record]) -> str:
 def _pictures(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
     constant = [record.image for record in dataset.records if looks[record.path].constant]
     if constant:
-        yield _problem("warning", "constant-images", "images have one value all over", constant)
+        yield _problem("warning", "constant-images", "image[s] [has|have] one value all over", constant)
     tiny = [
         record.image
         for record in dataset.records
         if (size := looks[record.path].size_rc) is not None and min(size) < SMALLEST_SIDE_PX
     ]
     if tiny:
-        yield _problem("warning", "tiny-images", f"images have a side below {SMALLEST_SIDE_PX} pixels", tiny)
+        yield _problem("warning", "tiny-images", f"image[s] [has|have] a side below {SMALLEST_SIDE_PX} pixels", tiny)
 
 
 def _truth(dataset: Dataset, looks: dict[Path, _Look], mask_looks: dict[Path, _MaskLook]) -> Iterator[Problem]:
@@ -524,12 +530,12 @@ def _truth(dataset: Dataset, looks: dict[Path, _Look], mask_looks: dict[Path, _M
             if size is not None and mask_size is not None and not _same_aspect(size, mask_size):
                 odd_size.append(f"{path.name} {mask_size[0]} x {mask_size[1]} on {size[0]} x {size[1]}")
     checks: tuple[tuple[Level, str, str, list[str]], ...] = (
-        ("error", "boxes-outside", "boxes lie outside their image", outside),
-        ("warning", "boxes-over-edge", "boxes reach over the edge of their image", over_edge),
-        ("error", "masks-of-odd-size", "masks have another aspect than their image", odd_size),
-        ("warning", "empty-masks", "masks of a positive finding are empty", empty),
-        ("warning", "empty-lungs", "lung masks are empty", empty_lungs),
-        ("warning", "outlined-not-positive", "outlined findings are not labelled positive", unlabelled),
+        ("error", "boxes-outside", "box[es] [lies|lie] outside [its|their] image", outside),
+        ("warning", "boxes-over-edge", "box[es] reach[es|] over the edge of [its|their] image", over_edge),
+        ("error", "masks-of-odd-size", "mask[s] [has|have] another aspect than [its|their] image", odd_size),
+        ("warning", "empty-masks", "mask[s] of a positive finding [is|are] empty", empty),
+        ("warning", "empty-lungs", "lung mask[s] [is|are] empty", empty_lungs),
+        ("warning", "outlined-not-positive", "outlined finding[s] [is|are] not labelled positive", unlabelled),
     )
     for level, kind, what, concerned in checks:
         if concerned:
@@ -560,7 +566,9 @@ def _learnable(dataset: Dataset) -> Iterator[Problem]:
                 one_class.append(f"{finding} (only {have})")
         if one_class:
             level: Level = "error" if split == "train" and not usable["train"] else "warning"
-            yield _problem(level, f"one-class-in-{split}", f"findings have not both classes in {split}", one_class)
+            yield _problem(
+                level, f"one-class-in-{split}", f"finding[s] [has|have] not both classes in {split}", one_class
+            )
 
 
 def _unlisted(dataset: Dataset, masks: Iterable[Path]) -> Iterator[Problem]:
@@ -579,4 +587,4 @@ def _unlisted(dataset: Dataset, masks: Iterable[Path]) -> Iterator[Problem]:
             continue
         unlisted += sorted(str(folder / name) for name in present if name not in names and is_image_name(name))
     if unlisted:
-        yield _problem("warning", "images-without-labels", "images beside these have no labels", unlisted)
+        yield _problem("warning", "images-without-labels", "image[s] beside these [has|have] no labels", unlisted)

@@ -18,6 +18,7 @@ from radtag.data.files import missing_files
 from radtag.data.splits import assign, from_file, split_name
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadSetting
+from radtag.words import counted
 
 SOURCES: Mapping[str, str] = {
     "csv": "a table of your own, with boxes and masks if you have them",
@@ -95,6 +96,9 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
     name, colon, rest = spec.partition(":")
     name = name.strip()
     if name not in SOURCES:
+        path, question, query = spec.partition("?")
+        if Path(path).exists():
+            raise BadSetting(f"{spec} does not say what it is. Write {_likely(Path(path))}{question}{query}.")
         listed = "; ".join(f"{key}: {text}" for key, text in SOURCES.items())
         raise BadSetting(f"unknown source {name!r} in {spec!r}. Write NAME:PATH, where NAME is one of {listed}.")
     location, _, query = rest.partition("?")
@@ -107,6 +111,19 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
             raise BadSetting(f"option {part!r} in {spec!r} has no value. Write {option}=VALUE.")
         options[option] = value
     return name, location, options
+
+
+def _likely(path: Path) -> str:
+    """What may well be meant by a path alone."""
+    if not path.is_dir():
+        return f"csv:{path}"
+    if (path / "table.csv").is_file():
+        return f"csv:{path / 'table.csv'}"
+    if any(path.glob("Data_Entry_2017*.csv")):
+        return f"nih14:{path}"
+    if any(path.glob("* Segmentation Data")):
+        return f"covid_qu_ex:{path}"
+    return f"folder:{path}"
 
 
 def without_missing(dataset: Dataset) -> tuple[Dataset, tuple[str, ...]]:
@@ -122,10 +139,11 @@ def without_missing(dataset: Dataset) -> tuple[Dataset, tuple[str, ...]]:
     if len(names) == len(dataset):
         first = dataset.records[0]
         raise BadData(
-            f"{dataset.name}: none of its {len(dataset)} images is there; {first.image} was looked for at "
-            f"{first.path}. Put the images there."
+            f"{dataset.name}: none of its {counted(len(dataset), 'image[s]')} is there; {first.image} was looked for"
+            f" at {first.path}. Put the images there."
         )
-    note = f"{len(names)} of {len(dataset)} labelled images have no file and are left out, {names[0]} first"
+    left_out = counted(len(names), f"of {len(dataset)} labelled images [has|have] no file and [is|are] left out")
+    note = f"{left_out}, {names[0]} first"
     kept = tuple(record for record in dataset.records if record.path not in gone)
     return replace(dataset, records=kept, notes=(*dataset.notes, note)), names
 

@@ -19,6 +19,7 @@ from radtag.data.files import images_under, subfolders
 from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
+from radtag.words import counted
 
 OPTIONS = {"part": "infection (default where it is there) or lung: which of the set's two folders of data"}
 PARTS = {"infection": "Infection Segmentation Data", "lung": "Lung Segmentation Data"}
@@ -83,12 +84,12 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         )
     notes = ["Non-COVID images have disease and no outline of it; patients are unknown, each image stands for itself"]
     for count, text in (
-        (black, "COVID-19 images have an all-black infection mask, taken as no outline"),
-        (without_infection, "COVID-19 images have no infection mask"),
-        (without_lungs, "images have no lung mask"),
+        (black, "COVID-19 image[s] [has|have] an all-black infection mask, taken as no outline"),
+        (without_infection, "COVID-19 image[s] [has|have] no infection mask"),
+        (without_lungs, "image[s] [has|have] no lung mask"),
     ):
         if count:
-            notes.append(f"{count} {text}")
+            notes.append(counted(count, text))
     if unknown:
         notes.append(f"folders that are no split or class are left out: {', '.join(unknown)}")
     if only_train:

@@ -21,6 +21,7 @@ from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.geometry import XYXY
+from radtag.words import counted
 
 OPTIONS = {
     "uncertain": "what a label of -1 becomes: unknown (default), positive or negative",
@@ -120,7 +121,8 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         records = [replace(record, boxes_xyxy=boxes.pop(record.image, {})) for record in records]
         if boxes:
             notes.append(
-                f"{boxes_path.name} has boxes of {len(boxes)} images {path.name} has not, {next(iter(boxes))} first"
+                f"{boxes_path.name} has boxes of {counted(len(boxes), 'image[s]')} {path.name} has not,"
+                f" {next(iter(boxes))} first"
             )
     name = path.stem if path.name != "table.csv" else path.resolve().parent.name
     return Dataset(name, tuple(finding_at), tuple(records), tuple(notes))
@@ -188,8 +190,8 @@ def _refuse_missing(path: Path, records: Sequence[Record], lines: Mapping[str, i
         first = next(record for record in records if record.path in gone)
         raise BadData(
             f"{path} line {lines[first.image]}, column image: {first.image!r} is not there ({first.path}); "
-            f"{len(gone)} of {len(records)} images are missing. Correct the paths, or leave such rows out with "
-            "?missing=skip."
+            f"{counted(len(gone), f'of {len(records)} images [is|are] missing')}. Correct the paths, or leave such rows"
+            " out with ?missing=skip."
         )
     masks = [(record, mask) for record in records for mask in (*record.masks.values(), *filter(None, [record.lungs]))]
     gone = missing_files(mask for _, mask in masks)

@@ -15,6 +15,7 @@ from radtag.data.files import images_under, is_image_name, subfolders
 from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
+from radtag.words import counted
 
 OPTIONS = {"patient": "a regular expression that finds the patient in a file's name, as in patient=^[A-Z]+_[0-9]+"}
 NORMAL = frozenset({"normal", "healthy", "negative", "nofinding", "nofindings"})
@@ -75,7 +76,8 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     stray = [path for folder in {root, *(part for part, split in parts.items() if split)} for path in folder.iterdir()]
     stray = sorted(path for path in stray if path.is_file() and is_image_name(path.name))
     if stray:
-        notes.append(f"{len(stray)} images lie in no class folder and are left out, {stray[0].name} first")
+        text = "image[s] [lies|lie] in no class folder and [is|are] left out"
+        notes.append(f"{counted(len(stray), text)}, {stray[0].name} first")
     return Dataset(root.resolve().name, findings, records, tuple(notes))
 
 

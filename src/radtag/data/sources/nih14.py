@@ -20,6 +20,7 @@ from radtag.data.files import images_under, subfolders
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.geometry import XYXY
+from radtag.words import counted
 
 OPTIONS = {
     "fold": "the fold of folds.csv (image, patient, fold) that is the test part; the others are for training",
@@ -94,13 +95,15 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         )
     if boxes:
         notes.append(
-            f"{BOXES} has boxes of {len(boxes)} images that are not in {table_path.name}, {next(iter(boxes))} first"
+            f"{BOXES} has boxes of {counted(len(boxes), 'image[s] that [is|are] not in')} {table_path.name},"
+            f" {next(iter(boxes))} first"
         )
     if path_of:
         first = min(path_of.values()).name
-        notes.append(f"{len(path_of)} images are not in {table_path.name} and are left out, {first} first")
+        text = f"image[s] [is|are] not in {table_path.name} and [is|are] left out"
+        notes.append(f"{counted(len(path_of), text)}, {first} first")
     if impossible_ages:
-        notes.append(f"{impossible_ages} ages above {_OLDEST_YEARS} years are taken as unknown")
+        notes.append(counted(impossible_ages, f"age[s] above {_OLDEST_YEARS} years [is|are] taken as unknown"))
     return Dataset("nih14", FINDINGS, tuple(records), tuple(notes))
 
 
