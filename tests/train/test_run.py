@@ -246,7 +246,14 @@ def test_changes_go_on_top_of_a_preset():
     ("preset", "changes", "message"),
     [
         ("big", {}, r"^unknown preset 'big'; use one of paper, small"),
-        ("paper", {"learning_rate": 1}, r"^setting learning_rate = 1: .*Known settings: method, options, backbone"),
+        (
+            "paper",
+            {"learning_rate": 1},
+            r"^there is no setting learning_rate\. Known settings: method, options, size_px, .* augment\.flip_p",
+        ),
+        ("paper", {"epoch": 1}, r"^there is no setting epoch\. Did you mean epochs\?$"),
+        ("paper", {"flip_p": 1}, r"^there is no setting flip_p\. Did you mean augment\.flip_p\?$"),
+        ("paper", {"backbone": {"nam": "x"}}, r"^there is no setting backbone\.nam\. Did you mean backbone\.name\?$"),
         ("paper", {"lr": 0}, r"^setting lr = 0: Input should be greater than 0\.$"),
         ("paper", {"augment": {"flip_p": 2}}, r"^setting augment\.flip_p = 2: Input should be less than or equal to 1"),
         ("paper", {"size_px": 100}, r"^setting size_px = 100: .*multiple of 32, got 100; near it are 96 and 128\.$"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -141,7 +142,16 @@ def settings_from(preset: str = "paper", **changes: Any) -> TrainSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        known = (
-            f" Known settings: {', '.join(TrainSettings.model_fields)}." if first["type"] == "extra_forbidden" else ""
-        )
-        raise BadSetting(f"setting {where} = {first['input']!r}: {first['msg']}.{known}") from error
+        if first["type"] == "extra_forbidden":
+            raise BadSetting(f"there is no setting {where}. {_nearest(where)}") from error
+        raise BadSetting(f"setting {where} = {first['input']!r}: {first['msg']}.") from error
+
+
+def _nearest(name: str) -> str:
+    """What to write in place of an unknown setting: the one whose name is nearest, or any of all."""
+    groups: dict[str, type[BaseModel]] = {"backbone": BackboneOptions, "augment": AugmentOptions}
+    known = [field for field in TrainSettings.model_fields if field not in groups]
+    known += [f"{group}.{field}" for group, options in groups.items() for field in options.model_fields]
+    last = {one.rpartition(".")[2]: one for one in reversed(known)}  # a name without its group
+    near = get_close_matches(name, known, n=1) or [last[one] for one in get_close_matches(name, last, n=1)]
+    return f"Did you mean {near[0]}?" if near else f"Known settings: {', '.join(known)}."
