@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from radtag import draw
 from radtag.data.table import Dataset
-from radtag.geometry import stretch_mask
+from radtag.geometry import Frame, stretch_mask
 from radtag.images import Image
 from radtag.pairs import PairTable
 from radtag.predictions import Predictor, predictions
@@ -276,8 +276,7 @@ def _draw(image: Image, tag: Tag, truth: Truth | None, side: int, most_bytes: in
     if truth is not None and truth.mask is not None:
         over = _outlined(over, truth.mask, draw.TRUE)
     elif truth is not None:
-        scale = np.array([size_rc[1] / cols, size_rc[0] / rows] * 2)
-        over = draw.boxes(over, true_xyxy=truth.boxes_xyxy * scale)
+        over = draw.boxes(over, true_xyxy=Frame.stretch(image.size_rc, size_rc).boxes_to_frame(truth.boxes_xyxy))
     known = "" if truth is None else ", with the true place"
     name = f"{tag.finding}, {tag.image}"
     return (

@@ -14,7 +14,7 @@ Numpy only: usable on anybody's maps.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,15 +99,6 @@ class Frame:
         offset = np.array([self.offset_rc[1], self.offset_rc[0]] * 2)
         return scale, offset
 
-    def to_dict(self) -> dict[str, list[float]]:
-        """Plain lists, for JSON and TOML."""
-        return {key: list(value) for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Frame:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{key: tuple(value) for key, value in values.items()})
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -136,15 +127,6 @@ class Grid:
         """
         offset = input_cols - self.scale_rc[1] * (self.size_rc[1] - 1) - self.offset_rc[1]
         return replace(self, offset_rc=(self.offset_rc[0], offset))
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """Plain lists, for JSON and TOML."""
-        return {key: list(value) for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Grid:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{key: tuple(value) for key, value in values.items()})
 
 
 def interpolation_matrix(positions: ArrayLike, cells: int) -> NDArray[np.float32]:

@@ -69,7 +69,7 @@ def measure_grid(
     model.eval()
     size = (images.shape[2], images.shape[3])
     generator = torch.Generator().manual_seed(seed)
-    found: list[list[tuple[int, float]]] = [[], []]  # per axis: cell, centre
+    found: list[list[_Look]] = [[], []]  # per axis
     grid: Grid | None = None
     try:
         for _ in range(passes):
@@ -84,14 +84,14 @@ def measure_grid(
             weight = gradient.float().square().sum(dim=1).cpu().numpy().astype(np.float64)  # (batch, row, col)
             for one, at_row, at_col in zip(weight, cell_row.tolist(), cell_col.tolist(), strict=True):
                 for axis, look in enumerate(_look(one, (at_row, at_col), grid, window_cells)):
-                    if look.whole:
-                        found[axis].append((look.cell, look.centre))
+                    found[axis].append(look)
     finally:
         model.train(was_training)
     if grid is None:
         raise ValueError("at least one pass is needed to measure a grid")
-    fits = [_line(found[axis], grid.scale_rc[axis], grid.offset_rc[axis]) for axis in (0, 1)]
-    return Grid(grid.size_rc, (fits[0][0], fits[1][0]), (fits[0][1], fits[1][1]))
+    lines = [_lines([found[axis]], grid.scale_rc[axis], grid.offset_rc[axis]) for axis in (0, 1)]
+    (row_scale, (row_offset,)), (col_scale, (col_offset,)) = lines
+    return Grid(grid.size_rc, (row_scale, col_scale), (row_offset, col_offset))
 
 
 def measure_evidence(
@@ -215,24 +215,3 @@ def _look(
     # Each axis by itself: a cell at the left edge still tells its row.
     whole = [round(centre[a] - half[a]) >= 0 and round(centre[a] + half[a]) <= size[a] for a in (0, 1)]
     return _Look(cell[0], centre[0], whole[0]), _Look(cell[1], centre[1], whole[1])
-
-
-def _line(points: list[tuple[int, float]], scale: float, offset: float) -> tuple[float, float]:
-    """Median centre of each cell, then least squares through them.
-
-    Where there are fewer than three cells, or the line departs from the tiles' spacing by more than a tenth (a network
-    whose cells all see the whole image has no spacing to measure), the spacing is the tiles' and only the offset moves.
-    """
-    if not points:
-        return scale, offset
-    cells = np.array([cell for cell, _ in points])
-    centres = np.array([centre for _, centre in points])
-    distinct = np.unique(cells)
-    medians = np.array([np.median(centres[cells == cell]) for cell in distinct])
-    if len(distinct) < 3:
-        return scale, float(np.mean(medians - scale * distinct))
-    counts = np.array([np.sum(cells == cell) for cell in distinct])
-    slope, intercept = np.polyfit(distinct, medians, 1, w=np.sqrt(counts))
-    if abs(slope / scale - 1) > SPACING_TOLERANCE:
-        return scale, float(np.median(medians - scale * distinct))
-    return float(slope), float(intercept)
