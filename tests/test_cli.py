@@ -167,7 +167,7 @@ def test_messages(call, arguments: list[str], message: str):
 def test_an_unknown_method_and_setting_are_refused_before_anything_is_read(call):
     done = call("train", "magic", "phantom:8", "--out", "x", "--set", "epocs=3")
     assert done.status == 1
-    assert done.err.startswith("Error: setting epocs = 3: Extra inputs are not permitted. Known settings: method, ")
+    assert done.err == "Error: there is no setting epocs. Did you mean epochs?\n"
     assert not Path("cache").exists()
     done = call("train", "magic", "phantom:8", "--out", "x")
     assert done == Result(1, "", "Error: unknown method 'magic'; use one of pylon, cam.\n")
@@ -237,4 +237,9 @@ def test_planting(call):
     about = json.loads(done.out)
     assert about["table"] == "planted/table.csv"
     assert about["kinds"] == ["nodule"]
+    assert about["dropped"] == ["consolidation", "effusion", "pneumothorax", "cardiomegaly"]
+    said = call("data", "plant", "csv:phantoms", "--out", "again", "--kind", "nodule", "--kind", "effusion").out
+    assert said.splitlines()[1] == (
+        "findings of phantoms that are not painted have no column: consolidation, pneumothorax, cardiomegaly"
+    )
     assert 0 < about["planted"] < about["written"]

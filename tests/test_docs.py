@@ -57,6 +57,26 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_result_is_replaced_only_if_asked(
+    walked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(walked)
+    monkeypatch.setenv("RADTAG_CACHE", str(walked / "cache"))
+    again = ["evaluate", "runs/pylon", "csv:phantoms", "--out", "evaluation/pylon"]
+
+    def status(*words: str) -> int:
+        with pytest.raises(SystemExit) as end:
+            main([*again, *words])
+        return int(end.value.code or 0)
+
+    before = (walked / "evaluation/pylon/metrics.json").read_bytes()
+    assert status("--mask", "0.5") == 1
+    assert "tagging.mask was validated, now 0.5. Give another --out, or replace it" in capsys.readouterr().err
+    assert (walked / "evaluation/pylon/metrics.json").read_bytes() == before
+    assert status("--overwrite", "--bootstraps", "0") == 0
+    assert status("--overwrite") == 0
+
+
 def test_the_commands_of_the_readme_do_what_it_says(walked: Path):
     for made in (
         *("phantoms/table.csv", "runs/pylon/weights.safetensors", "runs/pylon/card.md", "tags/tags.csv"),

@@ -204,11 +204,63 @@ def test_a_second_evaluation_replaces_the_first(dataset: Dataset, tagger: KnownM
     assert (out / "pixels.npz").is_file()
     shown = len(list((out / "pictures").iterdir()))
     bare = Dataset("bare", dataset.findings, (dataset.records[3],))
-    result = evaluate(tagger, bare, out, bootstraps=5)
+    result = evaluate(tagger, bare, out, bootstraps=5, overwrite=True)
     assert "pointing" not in result["micro"]
     assert not (out / "pixels.npz").exists()
     assert len(list((out / "pictures").iterdir())) < shown
     assert not [path.name for path in out.rglob(".*")]
+
+
+def test_a_result_made_otherwise_is_not_replaced_unasked(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate(tagger, dataset, out, bootstraps=5)
+    before = (out / "metrics.json").read_bytes()
+    with pytest.raises(BadSetting) as caught:
+        evaluate(tagger, dataset, out, bootstraps=6)
+    assert str(caught.value) == (
+        f"{out} holds a result made otherwise: bootstraps was 5, now 6."
+        " Give another --out, or replace it with --overwrite."
+    )
+    relabelled = replace(dataset.records[3], labels=(0.0, 0.0))
+    with pytest.raises(BadSetting, match=r"digests\.data was \w+, now \w+\."):
+        evaluate(tagger, replace(dataset, records=(*dataset.records[:3], relabelled)), out, bootstraps=5)
+
+    class Another(KnownMaps):
+        runs = (SimpleNamespace(path=Path("runs/another"), card={}, calibration=SimpleNamespace(notes=())),)
+
+    with pytest.raises(BadSetting, match=r"run was known, now another\."):
+        evaluate(Another(tagger.known), dataset, out, bootstraps=5)
+    assert (out / "metrics.json").read_bytes() == before
+    evaluate(tagger, dataset, out, bootstraps=5)
+    evaluate(tagger, dataset, out, bootstraps=6, overwrite=True)
+    pool([out], tmp_path / "pooled", bootstraps=0)
+    pool([out], tmp_path / "pooled", bootstraps=0)
+    with pytest.raises(BadSetting, match=r"pooled holds a result made otherwise: bootstraps was 0, now 5\."):
+        pool([out], tmp_path / "pooled", bootstraps=5)
+
+
+def test_a_comparison_of_others_is_not_replaced_unasked(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        evaluate(tagger, dataset, folder, bootstraps=0)
+    out = tmp_path / "out"
+    comparison(folders[:2], out, bootstraps=5)
+    comparison(folders[:2], out, bootstraps=5)
+    with pytest.raises(BadSetting, match=r"folders was \.\./a, \.\./b, now \.\./a, \.\./c; names was a, b, now a, c\."):
+        comparison([folders[0], folders[2]], out, bootstraps=5)
+    comparison([folders[0], folders[2]], out, bootstraps=5, overwrite=True)
+    assert json.loads((out / "comparison.json").read_text())["names"] == ["a", "c"]
+
+
+def test_findings_that_are_not_evaluated_are_named(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    records = tuple(replace(record, labels=(*record.labels, 0.0)) for record in dataset.records)
+    more = replace(dataset, findings=(*dataset.findings, "fracture"), records=records)
+    about = evaluate(tagger, more, tmp_path / "out", bootstraps=0)["about"]
+    assert about["left_out"] == [
+        "Not evaluated, not being among the findings of the data: unasked.",
+        "Not evaluated, not being among the findings of the run: fracture.",
+    ]
+    assert set(about["left_out"]) <= set(about["notes"])
 
 
 def test_outlines_without_boxes(dataset: Dataset, tmp_path: Path) -> None:
@@ -332,7 +384,7 @@ def test_nothing_to_evaluate(dataset: Dataset, tagger: KnownMaps, tmp_path: Path
     with pytest.raises(BadData, match="no finding in common: fracture"):
         evaluate(tagger, strange, tmp_path / "out")
     broken = Dataset("broken", dataset.findings, (dataset.records[1],))
-    with pytest.raises(BadData, match=r"none of its 1 images can be read.*broken\.png"):
+    with pytest.raises(BadData, match=r"none of its 1 image can be read.*broken\.png"):
         evaluate(tagger, broken, tmp_path / "out")
     with pytest.raises(BadData, match="has no image"):
         evaluate(tagger, Dataset("empty", dataset.findings, ()), tmp_path / "out")

@@ -488,6 +488,8 @@ def test_a_bad_file_is_reported_and_the_others_are_done(run, tmp_path):
     assert all(cause.startswith(file) for file, cause in summary.failures.items())
     assert {row["image"] for row in rows_of(tmp_path / "out")} == {"0.png", "3.png"}
     assert summary.lines()[0] == "2 of 4 files tagged; 2 images in all"
+    assert replace(summary, files=3, images=1).lines()[0] == "1 of 3 files tagged; 1 image in all"
+    assert replace(summary, files=1, images=0, failures={}).lines()[0] == "1 of 1 file tagged; 0 images in all"
     assert str(files[1]) in "\n".join(summary.lines())
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert {entry["file"] for entry in manifest["failures"]} == set(summary.failures)

@@ -21,6 +21,7 @@ import typer
 
 import radtag
 from radtag.errors import BadSetting, RadtagError
+from radtag.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,7 @@ Mirrored = Annotated[Literal["none", "flip"], typer.Option("--tta", help="flip: 
 MaskOver = Annotated[str, typer.Option("--mask", help="What a map must exceed: validated, otsu, or a value 0-1.")]
 Bootstraps = Annotated[int, typer.Option("--bootstraps", min=0, help="Draws of patients for the intervals; 0: none.")]
 BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of these draws.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result in --out that was made otherwise.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images through the network at once.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
 
@@ -172,7 +174,7 @@ def data_phantom(
     from radtag.data.phantom import write
 
     table = write(out, count, seed=seed, side=side)
-    _print({"table": table, "images": count}, as_json, f"{count} phantoms -> {table}")
+    _print({"table": table, "images": count}, as_json, f"{counted(count, 'phantom[s]')} -> {table}")
 
 
 @data_app.command("plant")
@@ -217,7 +219,8 @@ def data_plant(
     """Paint known lesions into healthy images.
 
     Writes a csv data set with boxes and masks. One hospital's look in healthy and ill alike, and exact truth: what
-    a localiser finds there is the lesion.
+    a localiser finds there is the lesion. It has a column for each kind that is painted, and none for the other
+    findings of the source, which are named.
 
     \b
     Example: radtag data plant folder:chest --out planted --share 0.5
@@ -239,7 +242,11 @@ def data_plant(
         times=times,
     )
     about = json.loads((table.parent / "about.json").read_text(encoding="utf-8"))
-    lines = [f"{about['written']} images, {about['planted']} of them with lesions -> {table}"]
+    lines = [f"{counted(about['written'], 'image[s]')}, {about['planted']} of them with lesions -> {table}"]
+    if about["dropped"]:
+        lines.append(
+            f"findings of {about['source']} that are not painted have no column: {', '.join(about['dropped'])}"
+        )
     if about["left_out"]:
         lines.append(f"{len(about['left_out'])} left out; {table.parent / 'about.json'} says which and why")
     _print({"table": table, **about}, as_json, *lines)
@@ -368,7 +375,7 @@ def import_pylon(
 
     source = open_source(calibrate_on, splits=splits, seed=split_seed) if calibrate_on is not None else None
     run = act(file, out, calibrate_on=source)
-    _print({"run": run.path, "card": run.card}, as_json, f"{len(run.findings)} findings -> {run.path}")
+    _print({"run": run.path, "card": run.card}, as_json, f"{counted(len(run.findings), 'finding[s]')} -> {run.path}")
 
 
 @app.command()
@@ -469,12 +476,14 @@ def evaluate(
     seed: BootstrapSeed = 0,
     device: Device = "auto",
     batch_size: BatchSize = 8,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Score a run on images it was not trained on.
 
     Writes metrics.json (every number with its 95 % interval; docs/metrics.md), pairs.csv and report.html. Boxes and
-    masks are read here, and nowhere in training.
+    masks are read here, and nowhere in training. A result in --out of another run, other data or other options is
+    replaced only if asked.
 
     \b
     Example: radtag evaluate runs/chest csv:chest/table.csv --out evaluation
@@ -492,6 +501,7 @@ def evaluate(
             out,
             bootstraps=bootstraps,
             seed=seed,
+            overwrite=overwrite,
             progress=advance,
             grid=grid,
             tta=tta,
@@ -499,6 +509,9 @@ def evaluate(
             device=device,
             batch_size=batch_size,
         )
+    console = _console()
+    for note in result["about"]["left_out"] if finding is None else ():
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
 
 
@@ -508,6 +521,7 @@ def pool(
     out: Annotated[Path, typer.Option("--out", help="A new folder, written as an evaluation.", show_default=False)],
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Put the folds of a cross-validation together.
@@ -520,7 +534,7 @@ def pool(
     from radtag.evaluate import pool as act
     from radtag.report.terminal import metrics_table
 
-    result = act(folders, out, bootstraps=bootstraps, seed=seed)
+    result = act(folders, out, bootstraps=bootstraps, seed=seed, overwrite=overwrite)
     _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
 
 
@@ -538,6 +552,7 @@ def compare(
     ] = None,
     bootstraps: Annotated[int, typer.Option("--bootstraps", min=1, help="Draws of patients for the intervals.")] = 1000,
     seed: BootstrapSeed = 0,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Compare evaluations of the same images.
@@ -551,7 +566,7 @@ def compare(
     from radtag.compare import comparison as act
     from radtag.report.terminal import comparison_table
 
-    result = act(folders, out, names=name or (), bootstraps=bootstraps, seed=seed)
+    result = act(folders, out, names=name or (), bootstraps=bootstraps, seed=seed, overwrite=overwrite)
     _print(result, as_json, comparison_table(result), f"-> {out / 'comparison.html'}")
 
 

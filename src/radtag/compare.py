@@ -7,6 +7,7 @@ both cancels out, and the interval is that of the difference itself.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from radtag.errors import BadData, BadSetting
-from radtag.evaluate import read_metrics
+from radtag.evaluate import read_metrics, refuse_other
 from radtag.gallery import FixedCase, colours, read_fixed
 from radtag.pairs import PairTable
 from radtag.report.comparison import Shown, SideBySide, write_comparison
@@ -66,6 +67,7 @@ def comparison(
     names: Sequence[str] = (),
     bootstraps: int = 1000,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Several evaluations of the same data side by side: ``comparison.json`` and ``comparison.html``.
 
@@ -73,17 +75,18 @@ def comparison(
 
     Args:
         folders: what ``radtag evaluate`` wrote, two or more; the first is what the others are compared with.
-        out: a folder.
+        out: a folder; an earlier comparison of the same folders with the same options is replaced.
         names: what to call them; left out, their methods, or their folders where the methods are the same.
         bootstraps: draws of patients, at least 1.
         seed: of the draws.
+        overwrite: any other comparison in the folder is replaced as well, where it is otherwise refused.
 
     Returns:
-        ``{"names", "evaluations": [metrics.json ...], "differences": [compare(...) ...]}``.
+        ``{"names", "evaluations": [metrics.json ...], "differences": [compare(...) ...], "about"}``.
 
     Raises:
         BadData: as :func:`compare`.
-        BadSetting: fewer than two folders, or another number of names.
+        BadSetting: fewer than two folders, another number of names, or a folder that holds another comparison.
     """
     paths, out = [Path(folder) for folder in folders], Path(out)
     if len(paths) < 2:
@@ -92,8 +95,16 @@ def comparison(
         raise BadSetting(f"{len(names)} names for {len(paths)} evaluations. Give one name for each.")
     results = [read_metrics(path) for path in paths]
     called = list(names) or _names(paths, results)
+    about = {
+        "folders": [os.path.relpath(path, out) for path in paths],  # wherever both may be moved to
+        "names": called,
+        "bootstraps": bootstraps,
+        "seed": seed,
+    }
+    if not overwrite:
+        refuse_other(out / "comparison.json", about)
     apart = [compare(path, paths[0], bootstraps=bootstraps, seed=seed) for path in paths[1:]]
-    value = {"names": called, "evaluations": results, "differences": apart}
+    value = {"names": called, "evaluations": results, "differences": apart, "about": about}
     kept = [read_fixed(path) for path in paths]
     replace_text(out / "comparison.json", json.dumps(value, indent=1, allow_nan=False) + "\n")
     write_comparison(

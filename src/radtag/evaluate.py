@@ -19,6 +19,7 @@ published. The calibrated map has the same highest cell, but between cells the t
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -44,9 +45,10 @@ from radtag.predictions import Predictor, predictions
 from radtag.report.page import Curve, replace_text, write_report
 from radtag.report.plots import presence_plots
 from radtag.summary import PixelCounts, summarise
-from radtag.tag import Prediction, Tag, Tagger
+from radtag.tag import Prediction, Tag, Tagger, run_digest
 from radtag.train.run import Run
 from radtag.truth import Truth, truth_of
+from radtag.words import changes, counted
 
 Progress = Callable[[int, int], None]
 
@@ -58,6 +60,7 @@ def evaluate(
     *,
     bootstraps: int = 1000,
     seed: int = 0,
+    overwrite: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -69,9 +72,10 @@ def evaluate(
     Args:
         run: what to evaluate: a run, several as an ensemble, or a tagger at hand.
         dataset: images with labels, and boxes or masks where they are known. Give one split: ``dataset.only("test")``.
-        out: the folder; what an earlier evaluation wrote there is replaced.
+        out: the folder; an earlier evaluation of the same run and data with the same options is replaced.
         bootstraps: draws of patients for the intervals; 0 gives none.
         seed: of the draws.
+        overwrite: any other evaluation in the folder is replaced as well, where it is otherwise refused.
         progress: called with the number of images done and of all.
         options: as for :class:`radtag.tag.Tagger`, where ``run`` is not one (device, batch_size, grid, tta ...).
 
@@ -80,7 +84,7 @@ def evaluate(
 
     Raises:
         BadData: no finding in common, no image, or none that can be read.
-        BadSetting: a negative number of bootstraps.
+        BadSetting: a negative number of bootstraps, or a folder that holds another evaluation.
     """
     started = time.monotonic()
     _refuse_negative(bootstraps)
@@ -93,8 +97,12 @@ def evaluate(
         )
     if not len(dataset):
         raise BadData(f"{dataset.name} has no image. Give a data set, or a split of it, with images.")
+    left_out = _left_out(tagger.findings, dataset.findings)
     dataset = dataset.with_findings(findings)
     out = Path(out)
+    made_from = _made_from(tagger, dataset, bootstraps=bootstraps, seed=seed)
+    if not overwrite:
+        refuse_other(out / "metrics.json", made_from)
     out.mkdir(parents=True, exist_ok=True)
 
     scorer = _Scorer(tagger, findings)
@@ -109,11 +117,13 @@ def evaluate(
     table = PairTable.of(rows())
     if not len(table):
         first = next(iter(bad.values()), "")
-        raise BadData(f"{dataset.name}: none of its {len(dataset)} images can be read. The first: {first}")
+        raise BadData(
+            f"{dataset.name}: none of its {counted(len(dataset), 'image[s]')} can be read. The first: {first}"
+        )
     pixels = PixelCounts.of(scorer.pixels, list(scorer.patients)) if scorer.outlined else None
     result = {
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
-        "about": _about(tagger, dataset, table, bad, scorer, bootstraps=bootstraps, seed=seed),
+        "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out)},
     }
     gallery, fixed = choose_and_draw(tagger, dataset, table)
     result["about"]["minutes"] = round((time.monotonic() - started) / 60, 2)
@@ -128,7 +138,14 @@ def evaluate(
     return result
 
 
-def pool(folders: Sequence[Path | str], out: Path | str, *, bootstraps: int = 1000, seed: int = 0) -> dict[str, Any]:
+def pool(
+    folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    bootstraps: int = 1000,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Several evaluations as one: folds of a cross-validation, each run tested on the images it was not trained on.
 
     Pairs are put together and every number is taken over all of them, with one bootstrap over all patients. Scores of
@@ -136,13 +153,14 @@ def pool(folders: Sequence[Path | str], out: Path | str, *, bootstraps: int = 10
 
     Args:
         folders: what :func:`evaluate` wrote, once a fold.
-        out: a new folder, written as an evaluation.
+        out: the folder, written as an evaluation; one of the same folds with the same options is replaced.
         bootstraps: draws of patients for the intervals; 0 gives none.
         seed: of the draws.
+        overwrite: any other evaluation in the folder is replaced as well, where it is otherwise refused.
 
     Raises:
         BadData: a folder that is no evaluation, folds that share an image, or that differ in their findings.
-        BadSetting: a negative number of bootstraps.
+        BadSetting: a negative number of bootstraps, or a folder that holds another evaluation.
     """
     _refuse_negative(bootstraps)
     if not folders:
@@ -168,15 +186,21 @@ def pool(folders: Sequence[Path | str], out: Path | str, *, bootstraps: int = 10
     known = [one for one in counts if one is not None]
     pixels = PixelCounts.join(known) if known else None
     first = abouts[0]
-    about = {
+    made_from = {
         "run": _same([one["run"] for one in abouts]) or f"{len(paths)} runs",
         "data": _same([one["data"] for one in abouts]) or ", ".join(dict.fromkeys(one["data"] for one in abouts)),
         "split": _same([one["split"] for one in abouts]) or "",
-        **_counts(table),
         "folds": len(paths),
-        "unreadable": {name: cause for one in abouts for name, cause in one["unreadable"].items()},
         "seed": seed,
         "bootstraps": bootstraps,
+        "digests": {"pairs": _digest([(path / "pairs.csv").read_bytes() for path in paths])},
+    }
+    if not overwrite:
+        refuse_other(out / "metrics.json", made_from)
+    about = {
+        **made_from,
+        **_counts(table),
+        "unreadable": {name: cause for one in abouts for name, cause in one["unreadable"].items()},
         "versions": first["versions"],
         "hardware": _same([one["hardware"] for one in abouts]) or first["hardware"],
         "minutes": round(sum(one["minutes"] for one in abouts), 2),
@@ -217,6 +241,29 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadData(f"{file} is damaged ({error}). Write it again with radtag evaluate.") from error
     return values
+
+
+def refuse_other(file: Path, made_from: Mapping[str, Any]) -> None:
+    """Refuses to replace a result that was made from something else.
+
+    Args:
+        file: the JSON file of an earlier result, with an ``about``; none there, or a damaged one, is no reason.
+        made_from: of the result that is about to be made; what the earlier one does not say is not compared.
+
+    Raises:
+        BadSetting: it was made from something else.
+    """
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))["about"]
+        was = {name: about[name] for name in made_from if name in about}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    now = json.loads(json.dumps({name: made_from[name] for name in was}))
+    if was != now:
+        raise BadSetting(
+            f"{file.parent} holds a result made otherwise: {changes(was, now)}."
+            " Give another --out, or replace it with --overwrite."
+        )
 
 
 def curves(table: PairTable) -> list[Curve]:
@@ -382,48 +429,43 @@ def _about(
     table: PairTable,
     bad: Mapping[str, str],
     scorer: _Scorer,
-    *,
-    bootstraps: int,
-    seed: int,
+    left_out: Sequence[str],
 ) -> dict[str, Any]:
-    """What was evaluated on what, with what, and what to know about it."""
+    """What to know of an evaluation, beside what it was made from."""
     runs = tuple(getattr(tagger, "runs", ()))
     cards = [dict(run.card) for run in runs]
-    notes = list(dataset.notes)
-    missing = [name for name in tagger.findings if name not in dataset.findings]
-    if missing:
-        notes.append(f"The run also knows {', '.join(missing)}, which the data set does not label: not evaluated.")
+    notes = [*dataset.notes, *left_out]
     if scorer.made_boxes:
         notes.append(
-            f"{scorer.made_boxes} pairs have an outline and no boxes: their boxes are those around the outline's parts,"
-            " and the pointing accuracy is taken on the outline itself."
+            counted(
+                scorer.made_boxes,
+                "pair[s] [has|have] an outline and no boxes: [its|their] boxes are those around the outline's parts,"
+                " and the pointing accuracy is taken on the outline itself.",
+            )
         )
     if scorer.unlabelled:
         notes.append(
-            f"{scorer.unlabelled} pairs have boxes but are not labelled positive: their boxes are not counted."
+            counted(
+                scorer.unlabelled,
+                "pair[s] [has|have] boxes but [is|are] not labelled positive: [its|their] boxes are not counted.",
+            )
         )
     if scorer.empty:
-        notes.append(f"{scorer.empty} positive pairs have an empty outline: their place counts as unknown.")
+        notes.append(
+            counted(scorer.empty, "positive pair[s] [has|have] an empty outline: [its|their] place counts as unknown.")
+        )
     if scorer.lost:
-        notes.append(f"{len(scorer.lost)} true masks cannot be read and count as unknown; the first: {scorer.lost[0]}")
+        text = "true mask[s] cannot be read and count[s|] as unknown"
+        notes.append(f"{counted(len(scorer.lost), text)}; the first: {scorer.lost[0]}")
     if bad:
-        notes.append(f"{len(bad)} images cannot be read and are left out: " + "; ".join(list(bad.values())[:20]))
+        text = "image[s] cannot be read and [is|are] left out"
+        notes.append(f"{counted(len(bad), text)}: " + "; ".join(list(bad.values())[:20]))
     for run in runs:
         notes += [f"Calibration: {note}" for note in run.calibration.notes]
-    splits = [split for split in dict.fromkeys(record.split for record in dataset.records) if split]
     return {
-        "run": " + ".join(_run_name(run) for run in runs) or type(tagger).__name__,
-        "data": dataset.name,
-        "split": ", ".join(splits),
         **_counts(table),
         "unreadable": dict(bad),
-        "seed": seed,
-        "bootstraps": bootstraps,
-        "tagging": {
-            key: dict(zip(tagger.findings, value, strict=True)) if isinstance(value, list) else value
-            for key, value in getattr(tagger, "settings", {}).items()
-            if key != "findings"
-        },
+        "left_out": list(left_out),
         "versions": _versions(),
         "hardware": _hardware(getattr(tagger, "device", "cpu")),
         "minutes": 0.0,
@@ -431,6 +473,54 @@ def _about(
         "card": cards[0] if len(cards) == 1 else {f"run {i}": card for i, card in enumerate(cards, start=1)},
         "notes": notes,
     }
+
+
+def _made_from(tagger: Predictor, dataset: Dataset, *, bootstraps: int, seed: int) -> dict[str, Any]:
+    """What was evaluated on what, and how: two evaluations that agree in it have the same numbers."""
+    runs = tuple(getattr(tagger, "runs", ()))
+    splits = [split for split in dict.fromkeys(record.split for record in dataset.records) if split]
+    rows = [
+        [
+            *(one.image, one.patient, one.split, one.labels, dict(one.boxes_xyxy), one.box_frame_rc),
+            {finding: path.name for finding, path in one.masks.items()},
+        ]
+        for one in dataset.records
+    ]
+    on_disk = [run_digest(run.path) for run in runs if (Path(run.path) / "run.toml").is_file()]
+    return {
+        "run": " + ".join(_run_name(run) for run in runs) or type(tagger).__name__,
+        "data": dataset.name,
+        "split": ", ".join(splits),
+        "findings": list(dataset.findings),
+        "seed": seed,
+        "bootstraps": bootstraps,
+        "tagging": {
+            key: dict(zip(tagger.findings, value, strict=True)) if isinstance(value, list) else value
+            for key, value in getattr(tagger, "settings", {}).items()
+            if key != "findings"
+        },
+        "digests": {"run": _digest(on_disk), "data": _digest(rows)},
+    }
+
+
+def _digest(parts: Sequence[Any]) -> str:
+    """A short name of plain values or bytes, in order."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part if isinstance(part, bytes) else json.dumps(part).encode())
+    return hashed.hexdigest()[:16]
+
+
+def _left_out(of_run: Sequence[str], of_data: Sequence[str]) -> list[str]:
+    """The findings that are not evaluated, in sentences."""
+    sentences = []
+    unlabelled = [name for name in of_run if name not in of_data]
+    if unlabelled:
+        sentences.append(f"Not evaluated, not being among the findings of the data: {', '.join(unlabelled)}.")
+    unknown = [name for name in of_data if name not in of_run]
+    if unknown:
+        sentences.append(f"Not evaluated, not being among the findings of the run: {', '.join(unknown)}.")
+    return sentences
 
 
 def _run_name(run: Any) -> str:

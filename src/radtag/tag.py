@@ -34,6 +34,7 @@ import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import radtag
 from radtag import draw, regions
@@ -43,8 +44,10 @@ from radtag.errors import BadSetting, RadtagError, UnreadableImage
 from radtag.geometry import XYXY, Frame, Grid, reduce_mask, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
+from radtag.models.folded import folded
 from radtag.regions import Regions
 from radtag.train.run import Run
+from radtag.words import counted
 
 FloatMap = NDArray[np.float32]
 Saved = Literal["maps", "masks", "overlays"]
@@ -321,7 +324,7 @@ class Tagger:
         self.min_area_px = min_area_px
         self.tta = tta
         self.device = _device(device)
-        self._models = [run.build_model().to(self.device) for run in self.runs]
+        self._models = [_model(run, self.device) for run in self.runs]
         # What the tags depend on; written with them, so that a folder never mixes two ways of tagging.
         self.settings: dict[str, Any] = {
             "findings": list(self.findings),
@@ -471,10 +474,11 @@ class TagSummary:
     def lines(self) -> list[str]:
         """For people."""
         before = f", {self.skipped} of them before" if self.skipped else ""
-        lines = [f"{self.files - len(self.failures)} of {self.files} files tagged{before}; {self.images} images in all"]
+        files, images = counted(self.files, "file[s]"), counted(self.images, "image[s]")
+        lines = [f"{self.files - len(self.failures)} of {files} tagged{before}; {images} in all"]
         lines += [f"{finding}: {count} positive" for finding, count in self.positives.items()]
         if self.failures:
-            lines.append(f"{len(self.failures)} files could not be tagged:")
+            lines.append(counted(len(self.failures), "file[s] could not be tagged:"))
             lines += [f"  {cause}" for cause in self.failures.values()]
         return [*lines, f"-> {self.out / 'tags.csv'}"]
 
@@ -538,7 +542,7 @@ def tag_files(
     with lock:
         identity = {
             "format": 1,
-            "runs": [{"path": str(one.path), "sha256": _digest(one.path)} for one in tagger.runs],
+            "runs": [{"path": str(one.path), "sha256": run_digest(one.path)} for one in tagger.runs],
             "settings": {**tagger.settings, "save": sorted(save), "save_for": save_for},
         }
         _claim(out, identity)
@@ -765,7 +769,7 @@ def _write_manifest(
     draw.write_bytes(out / "manifest.json", (json.dumps(values, indent=1) + "\n").encode())
 
 
-def _digest(run: Path) -> str:
+def run_digest(run: Path) -> str:
     """SHA-256 of what a run's tags depend on."""
     digest = hashlib.sha256()
     for name in ("run.toml", "weights.safetensors"):
@@ -790,6 +794,14 @@ def _numbered(images: Iterable[Image]) -> Iterator[tuple[Image, str]]:
         last = image
     if last is not None:
         yield last, f"#{last.frame}" if several else ""
+
+
+def _model(run: Run, device: torch.device) -> nn.Module:
+    """A run's network as it is cheapest to run, on its device."""
+    model = run.build_model().to(device)
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (1, run.size_px, run.size_px), dtype=torch.uint8, generator=random)
+    return folded(model, run.normalise(noise.to(device)))
 
 
 def _device(name: str) -> torch.device:

@@ -113,6 +113,7 @@ def plant(
 
     ``table.csv`` has a column per kind (1 / 0), ``patient`` and ``split``, ``lungs``, ``mask:KIND``, and as attributes
     the name of the original (``attr:original``) and whether its lungs were ``given`` or ``estimated`` (``attr:lungs``).
+    Findings of the source that are not painted have no column: ``about.json`` names them (``dropped``).
     ``boxes.csv`` has a tight box around each 8-connected part of a mask. ``about.json`` says how it was made and what
     was left out. Images are PNG, at their own size, of 8 bits where the original's levels fit and of 16 where not.
 
@@ -225,6 +226,7 @@ def plant(
             "kinds": list(kinds),
             "names": {kind: list(called[kind]) for kind in kinds},
             "unsure": {kind: list(doubted[kind]) for kind in kinds if doubted[kind]},
+            "dropped": [finding for finding in dataset.findings if finding not in findings],
             "healthy_images": len(chosen),
             "written": len(rows),
             "planted": sum(any(row[finding] == 1 for finding in findings) for row in rows),

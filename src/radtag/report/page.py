@@ -17,7 +17,7 @@ from radtag.report.definitions import DEFINITIONS, PERCENT, QUESTIONS, SHORT
 from radtag.report.plots import forest
 
 Metrics = Mapping[str, Mapping[str, Any]]
-HIDDEN = {"card", "notes", "counts", "unreadable"}
+HIDDEN = {"card", "notes", "counts", "unreadable", "findings", "left_out"}
 """What ``about`` holds and the page says elsewhere."""
 
 
@@ -337,7 +337,8 @@ def _lede(result: Mapping[str, Any]) -> list[str]:
     several = len(result["findings"]) > 1
     total = result["macro" if several else "micro"]
     words = [
-        f"{thousands(about['images'])} images of {thousands(about['patients'])} patients"
+        f"{thousands(about['images'])} {'image' if about['images'] == 1 else 'images'} of"
+        f" {thousands(about['patients'])} {'patient' if about['patients'] == 1 else 'patients'}"
         + (f", split “{about['split']}”" if about.get("split") else "")
         + "."
     ]
