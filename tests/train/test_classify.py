@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import re
 import shutil
 import tracemalloc
 from dataclasses import replace
@@ -313,11 +315,12 @@ def test_an_unreadable_image_brings_no_other_into_memory(squares, tmp_path, monk
     monkeypatch.setattr(classify, "open_cache", lambda *_: PixelCache(pixels, readable, (("01.png", "broken"),)))
     tracemalloc.start()
     try:
-        kept, labels, failures = classify._load(train_set, settings(), 512)
+        kept, labels, patients, failures = classify._load(train_set, settings(), 512)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000  # of 8 MB
     finally:
         tracemalloc.stop()
     assert (len(kept), labels.shape, failures) == (31, (31, 2), (("01.png", "broken"),))
+    assert patients == [one for i, one in enumerate(train_set.patients()) if i != 1]
     np.testing.assert_array_equal(kept[np.array([30])], pixels[31:])
 
 
@@ -372,6 +375,31 @@ def test_a_further_run_takes_the_head_of_each_finding_by_its_name(runs):
     assert torch.equal(model.head.weight[0], drawn)
 
 
+def test_a_finding_that_was_not_learned_is_named():
+    labels = torch.tensor([[0.0, 0.0], [1.0, 1.0]] * 20)
+    logits = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    logits[:, 1] += 10 * labels[:, 1].numpy()
+    patients = [str(i) for i in range(40)]
+    (sentence,) = classify._not_learned(logits, labels, patients, ("guessed", "told"))
+    assert re.fullmatch(
+        r"nothing shows that guessed was learned: its validation AUROC is 0\.\d\d"
+        r" \(95 % interval 0\.[0-4]\d-0\.\d\d\), and 0\.5 is chance\.",
+        sentence,
+    )
+    # One class has no AUROC, and one patient no interval: nothing is claimed.
+    assert classify._not_learned(logits, torch.zeros_like(labels), patients, ("guessed", "told")) == []
+    assert classify._not_learned(logits, labels, ["one"] * 40, ("guessed", "told")) == []
+
+
+def test_what_was_not_learned_is_said_at_the_end_and_in_the_card(squares, tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    run = classify.train(settings(epochs=1, lr=1e-9, min_lr=0.0), squares, tmp_path / "run", console=console)
+    assert run.card["warnings"][0].startswith("nothing shows that ")
+    for warning in run.card["warnings"]:
+        assert f"warning: {warning}" in console.file.getvalue()
+        assert warning in (run.path / "card.md").read_text()
+
+
 # Refusals and precisions ----------------------------------------------------------------------------------------------
 
 
@@ -388,10 +416,15 @@ def test_a_folder_of_another_run_is_refused(runs, squares, tmp_path):
     path = runs["loss"].path
     with pytest.raises(BadRun) as caught:
         quietly(squares, path, lr=0.03, epochs=4, schedule="cosine")
-    assert str(caught.value) == f"{path} holds a finished run with other settings or data. Give another --out."
+    assert str(caught.value) == (
+        f"{path} holds a finished run with other settings (lr was 0.02, now 0.03). Give another --out."
+    )
     fewer = replace(squares, records=squares.records[1:])
-    with pytest.raises(BadRun, match="other settings or data"):
+    other_data = r"other data \(images, labels, findings or splits\)\. Give another --out\.$"
+    with pytest.raises(BadRun, match=f"holds a finished run with {other_data}"):
         quietly(fewer, path, lr=0.02, epochs=4, schedule="cosine")
+    with pytest.raises(BadRun, match=rf"other settings \(epochs was 4, now 5\) and {other_data}"):
+        quietly(fewer, path, lr=0.02, epochs=5, schedule="cosine")
 
 
 def unfinished(squares: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch, **changes) -> None:
@@ -416,7 +449,7 @@ def test_an_unfinished_run_goes_on_with_its_own_settings_alone(squares, tmp_path
     with pytest.raises(BadRun) as caught:
         quietly(squares, out, epochs=2, batch_size=4)
     assert str(caught.value) == (
-        f"{out} was begun with other settings or data. Give another --out, or remove the folder."
+        f"{out} was begun with other settings (batch_size was 8, now 4). Give another --out, or remove the folder."
     )
     resumed = quietly(squares, out, epochs=2)
     whole = quietly(squares, tmp_path / "whole", epochs=2)

@@ -17,7 +17,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from radtag.data import augment
 from radtag.data.cache import ReadablePixels, open_cache
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
+from radtag.metrics.bootstrap import Resampling, ranking
 from radtag.metrics.classification import auroc
 from radtag.models import Output, build, refuse_unknown
 from radtag.models.backbone import load_weights, normalisation
@@ -45,6 +46,7 @@ from radtag.models.evidence import measure_evidence
 from radtag.train import log
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
+from radtag.words import counted
 
 Pixels = NDArray[np.uint8] | ReadablePixels
 
@@ -81,7 +83,10 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     if (out / "run.toml").is_file():
         finished = Run.load(out)
         if finished.card.get("identity") != log.digest(identity):
-            raise BadRun(f"{out} holds a finished run with other settings or data. Give another --out.")
+            was = {"settings": finished.settings.model_dump(mode="json"), "data": identity["data"]}
+            if log.digest(was) != finished.card.get("identity"):  # nor is it the settings alone
+                was["data"] = "other"
+            raise BadRun(f"{out} holds a finished run with {log.otherwise(was, identity)} Give another --out.")
         contents = log.contents(train_set, val_set)
         if finished.card.get("contents", contents) != contents:
             raise BadRun(
@@ -97,12 +102,12 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     out.mkdir(parents=True, exist_ok=True)
     contents = log.contents(train_set, val_set)
-    pixels, labels, failures = _load(train_set, settings, settings.stored_px or settings.size_px)
-    val_pixels, val_labels, val_failures = _load(val_set, settings, settings.size_px)
+    pixels, labels, _, failures = _load(train_set, settings, settings.stored_px or settings.size_px)
+    val_pixels, val_labels, val_patients, val_failures = _load(val_set, settings, settings.size_px)
     order_rows = _sampling(labels, settings)
     batches = max(len(pixels) // settings.batch_size, 1)  # a last, smaller batch would disturb BatchNorm
     if len(pixels) < 2:
-        raise BadData(f"{dataset.name}: {len(pixels)} readable training image; at least 2 are needed.")
+        raise BadData(f"{dataset.name}: {counted(len(pixels), 'readable training image[s]')}; at least 2 are needed.")
 
     model = model.to(memory_format=torch.channels_last)
     if world > 1 and device.type == "cuda":
@@ -209,6 +214,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
                     resume,
                     {
                         "identity": log.digest(identity),
+                        "begun_with": identity,
                         "contents": contents,
                         "model": model.state_dict(),
                         "averaged": averaged.state_dict() if averaged is not None else {},
@@ -249,6 +255,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
         maps,
         val_labels.numpy(),
     )
+    warnings = _not_learned(logits, val_labels, val_patients, dataset.findings)
     run = Run(
         path=out,
         settings=settings,
@@ -267,6 +274,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             history=history,
             failures=(*failures, *val_failures),
             notes=calibration.notes,
+            warnings=warnings,
             processes=world,
             device=str(device),
         ),
@@ -274,6 +282,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     if accelerator.is_main_process:
         run.save(best)
         resume.unlink(missing_ok=True)
+        for warning in warnings:
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     accelerator.wait_for_everyone()
     return Run.load(out)
 
@@ -434,10 +444,12 @@ def _refuse_unlabelled(train_set: Dataset, val_set: Dataset, settings: TrainSett
 
 def _load(
     dataset: Dataset, settings: TrainSettings, size_px: int
-) -> tuple[ReadablePixels, Tensor, tuple[tuple[str, str], ...]]:
+) -> tuple[ReadablePixels, Tensor, list[str], tuple[tuple[str, str], ...]]:
+    """Pixels, labels (image, finding) and patients of what can be read, and what cannot."""
     cache = open_cache([record.path for record in dataset.records], size_px, settings.fit)
     labels = torch.from_numpy(dataset.labels())
-    return cache.kept, labels[torch.from_numpy(cache.readable)], cache.failures
+    patients = [patient for patient, readable in zip(dataset.patients(), cache.readable, strict=True) if readable]
+    return cache.kept, labels[torch.from_numpy(cache.readable)], patients, cache.failures
 
 
 def _first_weights(model: nn.Module, settings: TrainSettings, findings: tuple[str, ...]) -> tuple[str, Tensor]:
@@ -566,15 +578,32 @@ def _judge(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...
     }
 
 
+def _not_learned(
+    logits: NDArray[np.float32], labels: Tensor, patients: Sequence[str], findings: tuple[str, ...]
+) -> list[str]:
+    """A sentence for each finding of which validation images do not show that anything was learned."""
+    by_image = Resampling(patients, replicates=1000, seed=0)
+    sentences = []
+    estimates = ranking(labels.numpy(), logits, by_image).estimates().per_finding
+    for finding, estimate in zip(findings, estimates, strict=True):
+        if estimate.low <= 0.5:  # not where it is undefined
+            sentences.append(
+                f"nothing shows that {finding} was learned: its validation AUROC is {estimate.value:.2f}"
+                f" (95 % interval {estimate.low:.2f}-{estimate.high:.2f}), and 0.5 is chance."
+            )
+    return sentences
+
+
 def _read_resume(file: Path, identity: Mapping[str, Any], contents: str) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        begun_with = state["identity"]
+        same = state["identity"] == log.digest(identity)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise BadRun(f"{file} is damaged ({reason}). Remove it to begin again.") from error
-    if begun_with != log.digest(identity):
-        raise BadRun(f"{file.parent} was begun with other settings or data. Give another --out, or remove the folder.")
+    if not same:
+        how = log.otherwise(state["begun_with"], identity) if "begun_with" in state else "other settings or data."
+        raise BadRun(f"{file.parent} was begun with {how} Give another --out, or remove the folder.")
     if state.get("contents", contents) != contents:
         raise BadRun(
             f"{file.parent} was begun with other images: files of the same names have changed since."

@@ -22,11 +22,21 @@ from radtag.data.cache import content_digests
 from radtag.data.table import Dataset
 from radtag.train.run import write_text
 from radtag.train.settings import TrainSettings
+from radtag.words import changes
 
 
 def digest(value: Mapping[str, Any]) -> str:
     """A short name of plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def otherwise(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How another run's settings and data differ from these, as "other settings (epochs was 4, now 5)."."""
+    settings = changes(was["settings"], now["settings"])
+    parts = [f"other settings ({settings})"] if settings else []
+    if was["data"] != now["data"]:
+        parts.append("other data (images, labels, findings or splits)")
+    return f"{' and '.join(parts)}."
 
 
 def fingerprint(*datasets: Dataset) -> str:
@@ -113,6 +123,7 @@ def card(
     history: Sequence[Mapping[str, Any]],
     failures: Sequence[tuple[str, str]],
     notes: Sequence[str],
+    warnings: Sequence[str],
     processes: int,
     device: str,
 ) -> dict[str, Any]:
@@ -124,6 +135,7 @@ def card(
     }[settings.keep]
     return {
         "method": settings.method,
+        **({"warnings": list(warnings)} if warnings else {}),
         "findings": list(train_set.findings),
         "trained_on": train_set.name,
         "backbone": settings.backbone.name,
