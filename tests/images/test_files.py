@@ -52,6 +52,42 @@ def ihdr(cols, rows, depth, colour):
 # -- PNG and friends ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("damage", ["none", "cut", "bits"])
+def test_a_gray_png_is_read_by_libpng_as_pillow_reads_or_refuses_it(tmp_path, monkeypatch, damage):
+    from radtag.images import files
+
+    random = np.random.default_rng(0)
+    whole = save(random.integers(0, 256, (37, 53)).astype(np.uint8), tmp_path / "a.png").read_bytes()
+    assert files._plain_gray_png(tmp_path / "a.png", whole) is not None
+
+    def outcome(path):
+        try:
+            return read(path).pixels.tolist()
+        except UnreadableImage as error:
+            return str(error)
+
+    for _ in range(1 if damage == "none" else 40):
+        data = bytearray(whole)
+        if damage == "cut":
+            data = data[: random.integers(20, len(data))]
+        elif damage == "bits":
+            data[random.integers(8, len(data))] ^= 1 << random.integers(8)
+        (tmp_path / "a.png").write_bytes(data)
+        ours = outcome(tmp_path / "a.png")
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "_plain_gray_png", lambda path, start: None)
+            assert ours == outcome(tmp_path / "a.png")
+
+
+def test_a_gray_png_that_tells_of_transparency_or_orientation_is_pillows(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    turned = read(save(GRAY, tmp_path / "a.png", exif=exif))
+    assert (turned.size_rc, turned.meta["exif_orientation"]) == ((3, 2), 6)
+    clear = read(save(GRAY, tmp_path / "b.png", transparency=255))
+    np.testing.assert_array_equal(clear.pixels, np.where(GRAY == 255, 0, FIFTHS))  # over black
+
+
 @pytest.mark.parametrize("suffix", ["png", "bmp", "pgm", "tif"])
 def test_8_bit_gray_is_divided_by_255(tmp_path, suffix):
     image = read(save(GRAY, tmp_path / f"a.{suffix}"))

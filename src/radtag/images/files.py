@@ -143,6 +143,9 @@ def _picture(path: Path, window: Window) -> Image:
         meta: dict[str, Any] = {"format": str(picture.format).lower(), "frames": 1, "mode": picture.mode}
         if picture.format == "JPEG" and picture.mode == "RGB":
             picture.draft("L", picture.size)  # the file's own luma channel, without a way through RGB
+        stored = _plain_gray_png(path, start)
+        if stored is not None:
+            return _image(path, stored, 255.0, window=window, orientation=1, frame=0, meta=meta)
         picture.load()
         orientation = int(picture.getexif().get(0x0112, 1) or 1)
         full: float | None = 255.0
@@ -168,6 +171,31 @@ def _picture(path: Path, window: Window) -> Image:
             values = values.astype(np.uint16)
     gray = _gray(values, full or 1.0, alpha)
     return _image(path, gray, full, window=window, orientation=orientation, frame=0, meta=meta)
+
+
+def _plain_gray_png(path: Path, start: bytes) -> NDArray[np.uint8] | None:
+    """An 8-bit gray PNG (row, col) by libpng, which takes a quarter less time than Pillow over the same pixels.
+
+    Args:
+        path: a file whose size has been looked at.
+        start: its first bytes.
+
+    Returns:
+        None for any other file, for one that may tell of transparency or orientation, and for one that libpng does not
+        take: these are Pillow's, which says what is wrong.
+    """
+    if not (start.startswith(b"\x89PNG") and start[24:26] == b"\x08\x00"):
+        return None
+    import imagecodecs
+
+    data = path.read_bytes()
+    if b"tRNS" in data or b"eXIf" in data:
+        return None
+    try:
+        values: NDArray[np.uint8] = imagecodecs.png_decode(data)
+    except imagecodecs.PngError:
+        return None
+    return values
 
 
 def _deep(path: Path, window: Window, kind: Literal["png", "jpeg"], alpha: Literal["none", "straight"]) -> Image:
