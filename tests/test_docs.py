@@ -71,7 +71,9 @@ def test_a_result_is_replaced_only_if_asked(
 
     before = (walked / "evaluation/pylon/metrics.json").read_bytes()
     assert status("--mask", "0.5") == 1
-    assert "tagging.mask was validated, now 0.5. Give another --out, or replace it" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "evaluation/pylon holds a result made otherwise: tagging.mask.nodule was 0." in refused
+    assert refused.endswith("Give another --out, or replace it with --overwrite.\n")
     assert (walked / "evaluation/pylon/metrics.json").read_bytes() == before
     assert status("--overwrite", "--bootstraps", "0") == 0
     assert status("--overwrite") == 0
