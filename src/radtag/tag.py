@@ -34,6 +34,7 @@ import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import radtag
 from radtag import draw, regions
@@ -43,6 +44,7 @@ from radtag.errors import BadSetting, RadtagError, UnreadableImage
 from radtag.geometry import XYXY, Frame, Grid, reduce_mask, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
+from radtag.models.folded import folded
 from radtag.regions import Regions
 from radtag.train.run import Run
 from radtag.words import counted
@@ -322,7 +324,7 @@ class Tagger:
         self.min_area_px = min_area_px
         self.tta = tta
         self.device = _device(device)
-        self._models = [run.build_model().to(self.device) for run in self.runs]
+        self._models = [_model(run, self.device) for run in self.runs]
         # What the tags depend on; written with them, so that a folder never mixes two ways of tagging.
         self.settings: dict[str, Any] = {
             "findings": list(self.findings),
@@ -792,6 +794,14 @@ def _numbered(images: Iterable[Image]) -> Iterator[tuple[Image, str]]:
         last = image
     if last is not None:
         yield last, f"#{last.frame}" if several else ""
+
+
+def _model(run: Run, device: torch.device) -> nn.Module:
+    """A run's network as it is cheapest to run, on its device."""
+    model = run.build_model().to(device)
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (1, run.size_px, run.size_px), dtype=torch.uint8, generator=random)
+    return folded(model, run.normalise(noise.to(device)))
 
 
 def _device(name: str) -> torch.device:
