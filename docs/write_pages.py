@@ -95,8 +95,11 @@ def settings_rows(model: type[BaseModel], prefix: str, small: dict[str, Any]) ->
 
 def attributes(model: type[BaseModel]) -> dict[str, str]:
     """What the docstring's Attributes say, by name."""
-    section = inspect.cleandoc(model.__doc__ or "").split("Attributes:\n")[1]
     texts: dict[str, str] = {}
+    for base in model.__bases__:  # what it shares with others is told there
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            texts |= attributes(base)
+    section = inspect.cleandoc(model.__doc__ or "").split("Attributes:\n")[1]
     names: list[str] = []
     for line in section.splitlines():
         entry = re.match(r"    (\w+(?:, \w+)*): (.*)", line)

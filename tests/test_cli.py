@@ -165,12 +165,13 @@ def test_messages(call, arguments: list[str], message: str):
 
 
 def test_an_unknown_method_and_setting_are_refused_before_anything_is_read(call):
-    done = call("train", "magic", "phantom:8", "--out", "x", "--set", "epocs=3")
-    assert done.status == 1
-    assert done.err == "Error: there is no setting epocs. Did you mean epochs?\n"
+    done = call("train", "pylon", "phantom:8", "--out", "x", "--set", "epocs=3")
+    assert done == Result(1, "", "Error: there is no setting epocs. Did you mean epochs?\n")
+    done = call("train", "taggan", "phantom:8", "--out", "x", "--set", "stepps=3")
+    assert done == Result(1, "", "Error: there is no setting stepps. Did you mean steps?\n")
     assert not Path("cache").exists()
     done = call("train", "magic", "phantom:8", "--out", "x")
-    assert done == Result(1, "", "Error: unknown method 'magic'; use one of pylon, cam.\n")
+    assert done == Result(1, "", "Error: unknown method 'magic'; use one of pylon, cam, taggan, vagan, guided.\n")
     assert not Path("cache").exists()
 
 

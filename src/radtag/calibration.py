@@ -34,8 +34,8 @@ Numpy only: usable on anybody's logits.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,6 +51,9 @@ PEAK_SHARE = 0.5
 _LEFT_OUT = 0.1  # of the positive validation images may get an empty mask because of the peak's share
 
 
+Scale = Literal["logit", "amount"]
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Slopes, biases and thresholds of a run, a number per finding each.
@@ -63,6 +66,8 @@ class Calibration:
         score_threshold: the lowest score that is called positive.
         mask_threshold: what a map's value must exceed to be in the mask.
         notes: every finding for which a fallback took the place of a fit, and why.
+        scale: what a network's maps are: "logit", calibrated as above; or "amount", what a method takes away from the
+            image in units of its range, which is an absolute scale already and stays as it is.
 
     Raises:
         ValueError: fields of different lengths, a slope that is not positive, a value that is not finite.
@@ -75,6 +80,7 @@ class Calibration:
     score_threshold: tuple[float, ...]
     mask_threshold: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    scale: Scale = "logit"
 
     def __post_init__(self) -> None:
         for one in _NUMBERS:
@@ -102,6 +108,7 @@ class Calibration:
         healthy_share: float = HEALTHY_SHARE,
         peak_share: float = PEAK_SHARE,
         findings: Sequence[str] | None = None,
+        scale: Scale = "logit",
     ) -> Calibration:
         """Fits on validation images.
 
@@ -111,11 +118,12 @@ class Calibration:
 
         Args:
             image_logits: (image, finding).
-            map_logits: (image, finding, row, col); any float type, read one finding at a time.
+            map_logits: (image, finding, row, col); any float type, read one finding at a time; see ``scale``.
             labels: (image, finding) 1, 0 or NaN = unknown.
             healthy_share: share of the cells of negative images that may exceed the mask threshold, 0 to 1.
             peak_share: share of the median positive image's peak that the mask threshold is not below, 0 to 1.
             findings: names, for the notes.
+            scale: what the maps are.
 
         Raises:
             ValueError: shapes that do not belong together, or a share outside 0-1.
@@ -134,6 +142,13 @@ class Calibration:
         names = list(findings) if findings is not None else [f"finding {i}" for i in range(scores.shape[1])]
         rows: list[tuple[float, ...]] = []
         notes: list[str] = []
+
+        def laid(fit: tuple[float, float], values: Any) -> Any:
+            """Map logits, or amounts, on the map's scale."""
+            if scale == "amount":
+                return values
+            return _sigmoid(fit[0] * values + fit[1])
+
         for i, name in enumerate(names):
             known = ~np.isnan(truth[:, i])
             positive = truth[known, i] == 1
@@ -148,7 +163,7 @@ class Calibration:
             else:
                 peaks = map_logits[:, i].reshape(len(scores), -1).max(axis=1).astype(np.float64)[known]
                 score_fit, score_rises = platt(logits, positive)
-                map_fit, map_rises = platt(peaks, positive)
+                map_fit, map_rises = platt(peaks, positive) if scale == "logit" else ((1.0, 0.0), True)
                 if not (score_rises and map_rises):
                     what = "score" if not score_rises else "map"
                     notes.append(
@@ -164,14 +179,12 @@ class Calibration:
                 typical = 0.0
                 if found > 0 and map_rises:
                     level = min(level, np.float32(youden_threshold(peaks, positive)))
-                    ill = _sigmoid(map_fit[0] * peaks[positive] + map_fit[1])
+                    ill = laid(map_fit, peaks[positive])
                     typical = min(peak_share * float(np.median(ill)), float(np.quantile(ill, _LEFT_OUT)))
-                by_level = float(_sigmoid(np.float32(map_fit[0]) * level + np.float32(map_fit[1])))
+                by_level = float(laid(map_fit, level))
                 mask_threshold = max(by_level, typical)
                 if level < calm:
-                    covered = (
-                        _sigmoid(np.float32(map_fit[0]) * cells + np.float32(map_fit[1])) > mask_threshold
-                    ).mean()
+                    covered = (laid(map_fit, cells) > mask_threshold).mean()
                     if covered > healthy_share:
                         notes.append(
                             f"{name}: its masks cover {covered:.2%} of healthy validation images, not"
@@ -180,7 +193,7 @@ class Calibration:
             rows.append((*score_fit, *map_fit, score_threshold, mask_threshold))
         columns = zip(*rows, strict=True) if rows else ((),) * 6
         numbers = {one: tuple(float(value) for value in column) for one, column in zip(_NUMBERS, columns, strict=True)}
-        return cls(**numbers, notes=tuple(notes))
+        return cls(**numbers, notes=tuple(notes), scale=scale)
 
     def scores(self, image_logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Image logits (..., finding) -> probabilities of the same shape, float32."""
@@ -188,24 +201,26 @@ class Calibration:
         return _sigmoid(slope * np.asarray(image_logits, dtype=np.float32) + bias)
 
     def maps(self, map_logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Map logits (..., finding, row, col) -> calibrated maps of the same shape, float32."""
+        """Map logits, or amounts, (..., finding, row, col) -> calibrated maps of the same shape, float32."""
+        if self.scale == "amount":
+            return np.asarray(map_logits, dtype=np.float32)
         slope, bias = np.array(self.map_slope, np.float32), np.array(self.map_bias, np.float32)
         return _sigmoid(slope[:, None, None] * np.asarray(map_logits, dtype=np.float32) + bias[:, None, None])
 
     def only(self, at: Sequence[int]) -> Calibration:
         """The findings at these indices, in this order."""
         numbers = {one: tuple(getattr(self, one)[i] for i in at) for one in _NUMBERS}
-        return Calibration(**numbers, notes=self.notes)
+        return Calibration(**numbers, notes=self.notes, scale=self.scale)
 
-    def to_dict(self) -> dict[str, list[float] | list[str]]:
+    def to_dict(self) -> dict[str, list[float] | list[str] | str]:
         """Plain lists of floats, and the notes as strings, for TOML and JSON."""
-        return {field.name: list(getattr(self, field.name)) for field in fields(self)}
+        return {**{one: list(getattr(self, one)) for one in (*_NUMBERS, "notes")}, "scale": self.scale}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """The inverse of :meth:`to_dict`."""
         numbers = {one: tuple(float(value) for value in values[one]) for one in _NUMBERS}
-        return cls(**numbers, notes=tuple(values.get("notes", ())))
+        return cls(**numbers, notes=tuple(values.get("notes", ())), scale=values.get("scale", "logit"))
 
 
 _NUMBERS = ("score_slope", "score_bias", "map_slope", "map_bias", "score_threshold", "mask_threshold")

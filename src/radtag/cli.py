@@ -254,13 +254,19 @@ def data_plant(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="pylon or cam.", show_default=False)],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="pylon, cam, taggan, vagan or guided.", show_default=False)
+    ],
     source: Source,
     out: Annotated[Path, typer.Option("--out", help="The run folder.", show_default=False)],
     preset: Annotated[
-        Literal["paper", "small"],
-        typer.Option("--preset", help="paper: the PYLON paper's recipe. small: for a few thousand images."),
-    ] = "paper",
+        Literal["paper", "small"] | None,
+        typer.Option(
+            "--preset",
+            help="paper: the method's published recipe. small: for a few thousand images."
+            " Default: paper for pylon and cam, small for the others.",
+        ),
+    ] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Any timm network, as resnet50.")] = None,
     weights: Annotated[
         str | None,
@@ -272,6 +278,7 @@ def train(
     channels: Annotated[int | None, typer.Option("--channels", help="Input channels, 1 or 3.")] = None,
     size: Annotated[int | None, typer.Option("--size", metavar="PX", help="Input side, a multiple of 32.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="At most so many passes.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Of the generators (taggan, vagan, guided).")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images a step.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at its highest.")] = None,
     mixed_precision: Annotated[
@@ -296,6 +303,14 @@ def train(
             "--set", metavar="KEY=VALUE", help="Any setting, as augment.flip_p=0 or options.pool=lse; repeat."
         ),
     ] = None,
+    normal: Annotated[
+        str | None,
+        typer.Option(
+            "--normal",
+            metavar="FINDING",
+            help="The finding that means healthy (taggan, vagan, guided). Default: one called normal, or all 0.",
+        ),
+    ] = None,
     splits: Splits = None,
     split_seed: SplitSeed = 0,
     finding: Findings = None,
@@ -311,16 +326,18 @@ def train(
     Example: radtag train pylon csv:chest/table.csv --out runs/chest --preset small --backbone resnet18
     """
     from radtag.data.sources import open_source
-    from radtag.models import refuse_unknown
-    from radtag.train.classify import train as act
-    from radtag.train.settings import settings_from
+    from radtag.models import GAMES, refuse_unknown
+    from radtag.train import adversarial, classify
+    from radtag.train.settings import AdversarialSettings, TrainSettings, settings_from
 
+    refuse_unknown(method)
     flags = {
         "backbone.name": backbone,
         "backbone.weights": weights,
         "backbone.channels": channels,
         "size_px": size,
         "epochs": epochs,
+        "steps": steps,
         "batch_size": batch_size,
         "lr": lr,
         "mixed_precision": mixed_precision,
@@ -328,21 +345,27 @@ def train(
         "seed": seed,
     }
     changes = _nested({key: value for key, value in flags.items() if value is not None}, setting or [])
-    settings = settings_from(preset, **{**changes, "method": method})
-    refuse_unknown(settings.method)
+    settings = settings_from(preset, method=method, **changes)
     first = changes.get("backbone", {}).get("weights", "none")
-    if settings.start_from is not None and first != "none":
+    if start_from is not None and first != "none":
         raise BadSetting(
-            f"--weights {first} and --start-from {settings.start_from}: all weights of the backbone come from the run."
+            f"--weights {first} and --start-from {start_from}: all weights of the backbone come from the run."
             " Leave one of the two out."
         )
-    dataset = open_source(source, splits=splits, seed=split_seed, findings=finding)
+    if normal is not None and method not in GAMES:
+        raise BadSetting(f"--normal {normal}: {method} learns findings, and has no healthy side. Leave it out.")
+    # Findings that are not wanted say who is not healthy: two sides are told apart by all of them.
+    dataset = open_source(source, splits=splits, seed=split_seed, findings=None if method in GAMES else finding)
     for further in also or []:
         dataset = dataset.join(open_source(further, seed=split_seed))
     console = _console()
     for note in dataset.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    run = act(settings, dataset, out, console=console)
+    if isinstance(settings, AdversarialSettings):
+        run = adversarial.train(settings, dataset, out, findings=finding, normal=normal, console=console)
+    else:
+        assert isinstance(settings, TrainSettings)
+        run = classify.train(settings, dataset, out, console=console)
     if int(os.environ.get("RANK", "0")) == 0:
         lines = [f"{key.replace('_', ' ')}: {_listed(value)}" for key, value in run.card.get("validation", {}).items()]
         _print({"run": run.path, "card": run.card}, as_json, *lines, f"-> {run.path}")
@@ -406,7 +429,7 @@ def tag(
         typer.Option(
             "--save",
             metavar="WHAT",
-            help="maps, masks, overlays or none; repeat for several. Default: all three.",
+            help="maps, masks, overlays, counterparts or none; repeat for several. Default: all that the run has.",
         ),
     ] = None,
     save_for: Annotated[
@@ -430,9 +453,9 @@ def tag(
     Example: radtag tag runs/chest images/ --out tags
     """
     _waiting_threads_sleep()
-    from radtag.tag import PICTURES, tag_files
+    from radtag.tag import tag_files
 
-    wanted = [name for name in save if name != "none"] if save else PICTURES
+    wanted = [name for name in save if name != "none"] if save else None
     with _progress("tagging") as advance:
         summary = tag_files(
             [run, *(with_run or [])],

@@ -69,7 +69,7 @@ def settings(method: str, *, epochs: int, seed: int) -> TrainSettings:
 
     PYLON's published maximum may settle, in a small network from random numbers, on any one cell that happens to tell.
     """
-    return settings_from(
+    chosen = settings_from(
         "small",
         method=method,
         options=OPTIONS[method],
@@ -81,6 +81,8 @@ def settings(method: str, *, epochs: int, seed: int) -> TrainSettings:
         augment={"rotate_deg": 10, "area": (0.8, 1.0)},
         seed=seed,
     )
+    assert isinstance(chosen, TrainSettings)
+    return chosen
 
 
 def demo(out: Path | str, *, count: int = 1600, epochs: int = 14, seed: int = 0, console: Console) -> DemoResult:

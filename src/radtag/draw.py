@@ -206,6 +206,11 @@ def sheet(pictures: Iterable[Picture], *, columns: int = 4, cell_px: int | None 
     return paper
 
 
+def strip(pictures: Gray) -> Picture:
+    """Gray pictures (row of the sheet, column of the sheet, row, col) in 0-1, as one sheet."""
+    return sheet([gray(one) for line in pictures for one in line], columns=pictures.shape[1], gap_px=2)
+
+
 def reduced(picture: Picture, longest_px: int) -> Picture:
     """A picture, or a channel of one, whose longest side is at most ``longest_px``; a smaller one as it is."""
     factor = longest_px / max(picture.shape[:2])

@@ -44,14 +44,17 @@ from radtag.errors import BadSetting, RadtagError, UnreadableImage
 from radtag.geometry import XYXY, Frame, Grid, reduce_mask, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
+from radtag.models import GAMES
 from radtag.models.folded import folded
 from radtag.regions import Regions
 from radtag.train.run import Run
 from radtag.words import counted
 
 FloatMap = NDArray[np.float32]
-Saved = Literal["maps", "masks", "overlays"]
-PICTURES: tuple[Saved, ...] = ("maps", "masks", "overlays")
+Saved = Literal["maps", "masks", "overlays", "counterparts"]
+PICTURES: tuple[Saved, ...] = ("maps", "masks", "overlays", "counterparts")
+LEAST_CHANGE = np.float32(1 / 512)
+"""Half a grey level of 8 bits: a smaller change of a pixel is none, and the pixel keeps its value to the bit."""
 MaskRule = Literal["validated", "otsu"]
 
 COLUMNS = (
@@ -74,6 +77,8 @@ class Layer(NamedTuple):
     grids: tuple[Grid, ...]
     frame: Frame
     sigmoids: FloatMap | None = None
+    changes: FloatMap | None = None
+    """What the network takes away to make the image normal (finding, row, col), signed, in units of its range."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,30 @@ class Prediction:
             for one in self.layers
         ]
         return laid[0] if len(laid) == 1 else sum(laid[1:], laid[0]) / np.float32(len(laid))
+
+    def change(self, finding: int) -> FloatMap:
+        """What is taken away (row, col) in original pixels, signed, in units of the image's range.
+
+        Raises:
+            BadSetting: a network that changes nothing, as a classifier.
+        """
+        laid = [
+            to_original(one.changes[finding], one.grids[finding], one.frame)
+            for one in self.layers
+            if one.changes is not None
+        ]
+        if len(laid) < len(self.layers):
+            raise BadSetting("a classifier has no normal counterpart. Use a run of taggan, vagan or guided.")
+        change = sum(laid[1:], laid[0]) / np.float32(len(laid))
+        change[np.abs(change) < LEAST_CHANGE] = 0
+        return change
+
+    def counterpart(self, findings: Iterable[int]) -> FloatMap:
+        """The image (row, col) in original pixels, 0-1, without these findings; untouched where nothing is taken."""
+        pixels = self.image.pixels
+        for finding in findings:
+            pixels = pixels - self.change(finding)
+        return np.clip(pixels, 0, 1)
 
     def part_above(self, finding: int, threshold: float) -> regions.Part:
         """The part of the image outside which the finding's map is not above a threshold."""
@@ -209,6 +238,15 @@ class Tag:
     def mask(self) -> NDArray[np.bool_]:
         """(row, col) in original pixels."""
         return self.regions.mask
+
+    @property
+    def counterpart(self) -> FloatMap:
+        """(row, col) the image without this finding, by a method that takes it away.
+
+        Raises:
+            BadSetting: the run is a classifier's.
+        """
+        return self.prediction.counterpart([self.index])
 
     @property
     def boxes(self) -> tuple[XYXY, ...]:
@@ -325,6 +363,9 @@ class Tagger:
         self.tta = tta
         self.device = _device(device)
         self._models = [_model(run, self.device) for run in self.runs]
+        self.pictures: tuple[Saved, ...] = PICTURES
+        if not all(run.settings.method in GAMES for run in self.runs):
+            self.pictures = tuple(name for name in PICTURES if name != "counterparts")
         # What the tags depend on; written with them, so that a folder never mixes two ways of tagging.
         self.settings: dict[str, Any] = {
             "findings": list(self.findings),
@@ -357,16 +398,29 @@ class Tagger:
                     output = model(run.normalise(pixels.flip(-1) if mirror else pixels))
                 logits = output.logits.float().cpu().numpy()[:, self._at]
                 cells = output.maps.float().cpu().numpy()[:, self._at]
-                # torch's own sigmoid: where it saturates, the first maximum is decided by its rounding.
-                sigmoids = output.maps.float().sigmoid().cpu().numpy()[:, self._at]
+                sigmoids = changes = None
+                if output.changes is not None:
+                    changes = output.changes.float().cpu().numpy()[:, self._at]
+                else:  # torch's own sigmoid: where it saturates, the first maximum is decided by its rounding
+                    sigmoids = output.maps.float().sigmoid().cpu().numpy()[:, self._at]
                 grids = self._grids[i]
                 if mirror:
-                    cells, sigmoids = cells[..., ::-1], sigmoids[..., ::-1]
+                    cells = cells[..., ::-1]
+                    sigmoids = sigmoids[..., ::-1] if sigmoids is not None else None
+                    changes = changes[..., ::-1] if changes is not None else None
                     grids = tuple(grid.mirrored(run.size_px) for grid in grids)
                 maps = calibration.maps(cells)
                 scores += calibration.scores(logits) / np.float32(len(self.runs) * len(mirrored))
                 for j, one in enumerate(batch):
-                    layers[j].append(Layer(maps[j], grids, one.inputs[i][1], sigmoids[j]))
+                    layers[j].append(
+                        Layer(
+                            maps[j],
+                            grids,
+                            one.inputs[i][1],
+                            sigmoids[j] if sigmoids is not None else None,
+                            changes[j] if changes is not None else None,
+                        )
+                    )
         return [
             Prediction(one.image, score, tuple(layer)) for one, score, layer in zip(batch, scores, layers, strict=True)
         ]
@@ -488,7 +542,7 @@ def tag_files(
     files: Iterable[Path | str],
     out: Path | str,
     *,
-    save: Sequence[Saved] = PICTURES,
+    save: Sequence[Saved] | None = None,
     save_for: Literal["positive", "all"] = "positive",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -501,13 +555,15 @@ def tag_files(
     same call.
 
     ``maps/FINDING/NAME.png`` and ``masks/FINDING/NAME.png`` are in original pixels; ``overlays/NAME.jpg`` shows all the
-    findings that are positive. NAME is the image's without the file's ending.
+    findings that are positive; ``counterparts/NAME.png`` is the image without them, 65535 = 1.0, of methods that take a
+    disease away. NAME is the image's without the file's ending.
 
     Args:
         run: what tags them; a path, or several for an ensemble.
         files: files, folders or patterns.
         out: the folder, new or from a call before.
-        save: which pictures to write; without maps, which take as long to pack as the rest, it is quicker.
+        save: which pictures to write; None = all that the run has. Without maps, which take as long to pack as the
+            rest, it is quicker.
         save_for: the findings whose pictures are written: those that are positive in an image, or all.
         threads: for reading and as many for writing; None = one for each core, at most 8.
         progress: called with the number of files done and of all, as each is done.
@@ -519,9 +575,9 @@ def tag_files(
     """
     started = time.monotonic()
     out = Path(out)
-    for name in save:
+    for name in save or ():
         if name not in PICTURES:
-            raise BadSetting(f"what can be saved are maps, masks and overlays, not {name!r}.")
+            raise BadSetting(f"what can be saved are {', '.join(PICTURES)}, not {name!r}.")
     if save_for not in ("positive", "all"):
         raise BadSetting(f"pictures are saved for positive or all findings, not {save_for!r}.")
     if isinstance(run, Tagger):
@@ -532,6 +588,10 @@ def tag_files(
         tagger = Tagger.load(run, **options)
     else:
         tagger = Tagger(run, **options)
+    if save is None:
+        save = tagger.pictures
+    elif "counterparts" in save and "counterparts" not in tagger.pictures:
+        raise BadSetting("a classifier has no normal counterparts. Leave them out, or use a run of taggan or its kin.")
     todo, missing = _found(files, out)
     workers = threads or min(8, os.cpu_count() or 1)
     out.mkdir(parents=True, exist_ok=True)
@@ -673,6 +733,9 @@ def _write_image(
         if "masks" in save:
             draw.write_mask(out / "masks" / safe(tag.finding) / f"{leaf}.png", tag.mask)
         tag.__dict__.pop("map", None)  # of many findings one map at a time is in memory; boxes and mask are known now
+    if shown and "counterparts" in save:
+        taken = [tag.index for tag in shown if tag.positive]
+        draw.write_map(out / "counterparts" / f"{leaf}.png", shown[0].prediction.counterpart(taken))
     if shown and "overlays" in save:
         draw.write_picture(out / "overlays" / f"{leaf}.jpg", overlay(shown))
     return [tag.row() for tag in tags]
@@ -684,6 +747,7 @@ def _remove(out: Path, leaf: str, findings: Sequence[str]) -> None:
         (out / "maps" / safe(finding) / f"{leaf}.png").unlink(missing_ok=True)
         (out / "masks" / safe(finding) / f"{leaf}.png").unlink(missing_ok=True)
     (out / "overlays" / f"{leaf}.jpg").unlink(missing_ok=True)
+    (out / "counterparts" / f"{leaf}.png").unlink(missing_ok=True)
 
 
 def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.Image:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image as Pillow
 
 from radtag.data import phantom
-from radtag.data.plant import estimate_lungs, healthy, plant
+from radtag.data.healthy import healthy
+from radtag.data.plant import estimate_lungs, plant
 from radtag.data.sources import open_source
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting

@@ -23,7 +23,7 @@ from radtag.data.cache import PixelCache, open_cache
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.models import BackboneOptions, build
-from radtag.train import classify
+from radtag.train import classify, loop
 from radtag.train.classify import Schedule, masked_bce, train
 from radtag.train.run import Run
 from radtag.train.settings import TrainSettings
@@ -228,8 +228,8 @@ def test_scores_are_calibrated_with_the_kept_weights_on_validation_images(runs, 
     for keep in ("loss", "last"):
         run = runs[keep]
         pixels = open_cache([record.path for record in val.records], run.size_px, "stretch").pixels
-        model, accelerator = run.build_model(), classify.start_accelerator("no")
-        logits, maps = classify.predict_maps(model, pixels, run.settings, run.mean, run.sd, accelerator)
+        model, accelerator = run.build_model(), loop.start_accelerator("no")
+        logits, maps = loop.predict_maps(model, pixels, run.settings, run.mean, run.sd, accelerator)
         share = run.settings.healthy_share
         again = Calibration.fit(logits, maps, val.labels(), healthy_share=share, findings=run.findings)
         for name in ("score_slope", "score_bias", "map_slope", "map_bias", "score_threshold", "mask_threshold"):
@@ -312,10 +312,10 @@ def test_an_unreadable_image_brings_no_other_into_memory(squares, tmp_path, monk
     pixels = np.lib.format.open_memmap(tmp_path / "p.npy", mode="w+", dtype=np.uint8, shape=(32, 512, 512))
     pixels[31] = 7
     readable = np.arange(32) != 1
-    monkeypatch.setattr(classify, "open_cache", lambda *_: PixelCache(pixels, readable, (("01.png", "broken"),)))
+    monkeypatch.setattr(loop, "open_cache", lambda *_: PixelCache(pixels, readable, (("01.png", "broken"),)))
     tracemalloc.start()
     try:
-        kept, labels, patients, failures = classify._load(train_set, settings(), 512)
+        kept, labels, patients, failures = loop.load_pixels(train_set, settings(), 512)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000  # of 8 MB
     finally:
         tracemalloc.stop()
@@ -380,15 +380,15 @@ def test_a_finding_that_was_not_learned_is_named():
     logits = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     logits[:, 1] += 10 * labels[:, 1].numpy()
     patients = [str(i) for i in range(40)]
-    (sentence,) = classify._not_learned(logits, labels, patients, ("guessed", "told"))
+    (sentence,) = loop.not_learned(logits, labels, patients, ("guessed", "told"))
     assert re.fullmatch(
         r"nothing shows that guessed was learned: its validation AUROC is 0\.\d\d"
         r" \(95 % interval 0\.[0-4]\d-0\.\d\d\), and 0\.5 is chance\.",
         sentence,
     )
     # One class has no AUROC, and one patient no interval: nothing is claimed.
-    assert classify._not_learned(logits, torch.zeros_like(labels), patients, ("guessed", "told")) == []
-    assert classify._not_learned(logits, labels, ["one"] * 40, ("guessed", "told")) == []
+    assert loop.not_learned(logits, torch.zeros_like(labels), patients, ("guessed", "told")) == []
+    assert loop.not_learned(logits, labels, ["one"] * 40, ("guessed", "told")) == []
 
 
 def test_what_was_not_learned_is_said_at_the_end_and_in_the_card(squares, tmp_path):
@@ -429,14 +429,14 @@ def test_a_folder_of_another_run_is_refused(runs, squares, tmp_path):
 
 def unfinished(squares: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch, **changes) -> None:
     """A training interrupted after its first epoch."""
-    write = classify._write_resume
+    write = classify.write_resume
 
     def interrupt(file, state):
         write(file, state)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(classify, "_write_resume", interrupt)
+        patch.setattr(classify, "write_resume", interrupt)
         with pytest.raises(KeyboardInterrupt):
             quietly(squares, out, **changes)
 
@@ -541,8 +541,8 @@ def test_bf16_trains_on_a_cpu_and_precisions_can_follow_one_another(squares, tmp
     # Thresholds belong to what tagging sees, which is float32.
     val = squares.only("val")
     pixels = open_cache([record.path for record in val.records], run.size_px, "stretch").pixels
-    accelerator = classify.start_accelerator("no")
-    logits, maps = classify.predict_maps(run.build_model(), pixels, run.settings, run.mean, run.sd, accelerator)
+    accelerator = loop.start_accelerator("no")
+    logits, maps = loop.predict_maps(run.build_model(), pixels, run.settings, run.mean, run.sd, accelerator)
     again = Calibration.fit(logits, maps, val.labels(), findings=run.findings)
     assert run.calibration.score_bias == pytest.approx(again.score_bias, rel=1e-3)
     assert run.calibration.mask_threshold == pytest.approx(again.mask_threshold, rel=1e-3)

@@ -136,6 +136,6 @@ def draw(count: int, options: AugmentOptions, generator: torch.Generator) -> War
     return Warp(to_source, gain, shift, options.interpolation)
 
 
-def take(warp: Warp, part: slice) -> Warp:
-    """The draw of some images of the batch: a process's share of it."""
+def take(warp: Warp, part: slice | Tensor) -> Warp:
+    """The draw of some images of the batch: a process's share of it, as a slice or by index."""
     return Warp(warp.to_source[part], warp.gain[part], warp.shift[part], warp.interpolation)

@@ -32,6 +32,7 @@ from scipy import ndimage
 
 from radtag.data import lesions, splits
 from radtag.data.files import new_folder
+from radtag.data.healthy import healthy
 from radtag.data.lesions import KINDS, Anatomy, FloatImage, Mask, boxes_of, split_lungs
 from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
@@ -45,9 +46,6 @@ DEFAULT_KINDS = ("nodule", "consolidation", "effusion", "pneumothorax")
 SECOND_KIND = 0.35
 """Share of planted images that get two kinds instead of one."""
 
-NORMAL_NAMES = ("normal", "healthy", "no finding", "no findings", "nofinding")
-"""Findings whose presence says that an image is healthy; letter case, "-" and "_" do not matter."""
-
 
 @dataclass(frozen=True)
 class _Outcome:
@@ -56,42 +54,6 @@ class _Outcome:
     row: dict[str, object] | None  # None: left out
     boxes: list[tuple[str, str, float, float, float, float]]
     cause: str  # why it was left out, or how its lungs were found
-
-
-def healthy(dataset: Dataset, *, normal: str | None = None) -> Dataset:
-    """The images known to be healthy.
-
-    These are the images with the finding ``normal`` = 1; or, if it is not named and the data set has a finding called
-    normal, healthy or no finding, that one = 1; or else the images whose every finding is 0. An unknown label is not
-    healthy. An image that has another finding beside "normal" is not healthy either.
-
-    Args:
-        dataset: any.
-        normal: the finding that means healthy.
-
-    Raises:
-        BadData: no such finding, or not one image is known to be healthy.
-    """
-    if normal is not None and normal not in dataset.findings:
-        raise BadData(f"{dataset.name} has no finding {normal!r}; it has {', '.join(dataset.findings)}.")
-    means_healthy = [
-        name == normal if normal is not None else re.sub(r"[-_ ]+", " ", name.strip().lower()) in NORMAL_NAMES
-        for name in dataset.findings
-    ]
-    kept = []
-    for record in dataset.records:
-        said = [label for label, means in zip(record.labels, means_healthy, strict=True) if means]
-        others = [label for label, means in zip(record.labels, means_healthy, strict=True) if not means]
-        if any(label == 1 for label in others):
-            continue
-        if any(label == 1 for label in said) if said else bool(others) and all(label == 0 for label in others):
-            kept.append(record)
-    if not kept:
-        raise BadData(
-            f"{dataset.name}: none of its {len(dataset)} images is known to be healthy: none has every finding 0, or a "
-            f"finding called normal. Name the finding that means healthy (normal=...), or add healthy images."
-        )
-    return replace(dataset, records=tuple(kept))
 
 
 def plant(

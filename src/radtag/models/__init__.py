@@ -5,14 +5,21 @@ method   file                         paper
 ======== ============================ ==================================================
 pylon    :mod:`radtag.models.pylon`   Preechakul et al., iScience 25(3), 2022
 cam      :mod:`radtag.models.cam`     Zhou et al., CVPR 2016
+taggan   :mod:`radtag.models.taggan`  Nawaz et al., 2025
+vagan    :mod:`radtag.models.vagan`   Baumgartner et al., CVPR 2018
+guided   :mod:`radtag.models.guided`  ours: PYLON's evidence guides TagGAN
 ======== ============================ ==================================================
 
 A new method is a file with a ``build(findings, backbone, options, size_px)`` function and a line in :data:`METHODS`.
+One of two sides has a function ``game(findings, backbone, options, seen)`` too, and a line in :data:`GAMES`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from torch import nn
@@ -21,7 +28,12 @@ from radtag.errors import BadSetting
 from radtag.models.backbone import BackboneOptions
 from radtag.models.output import Output
 
-METHODS = {"pylon": "radtag.models.pylon", "cam": "radtag.models.cam"}
+if TYPE_CHECKING:
+    from radtag.models.game import Game, Seen
+
+CLASSIFIERS = {"pylon": "radtag.models.pylon", "cam": "radtag.models.cam"}
+GAMES = {"taggan": "radtag.models.taggan", "vagan": "radtag.models.vagan", "guided": "radtag.models.guided"}
+METHODS = CLASSIFIERS | GAMES
 
 
 def refuse_unknown(method: str) -> None:
@@ -50,8 +62,34 @@ def build(
         BadSetting: an unknown method or option, or a backbone that does not fit.
     """
     refuse_unknown(method)
-    try:
+    with _refused_options(method):
         return import_module(METHODS[method]).build(findings, backbone, options, size_px)
+
+
+def new_game(method: str, findings: int, backbone: BackboneOptions, options: dict[str, object], seen: Seen) -> Game:
+    """Both sides of an adversarial method, for training.
+
+    Args:
+        method: a key of :data:`GAMES`.
+        findings: how many findings it tells apart.
+        backbone: the encoder.
+        options: the method's own settings, as its file documents them.
+        seen: how the networks see an image.
+
+    Raises:
+        BadSetting: an unknown method or option, or a backbone that does not fit.
+    """
+    if method not in GAMES:
+        raise BadSetting(f"{method!r} has no two sides; use one of {', '.join(GAMES)}.")
+    with _refused_options(method):
+        return import_module(GAMES[method]).game(findings, backbone, options, seen)
+
+
+@contextmanager
+def _refused_options(method: str) -> Iterator[None]:
+    """Says which of a method's own settings is refused."""
+    try:
+        yield
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -61,4 +99,4 @@ def build(
         ) from error
 
 
-__all__ = ["METHODS", "BackboneOptions", "Output", "build", "refuse_unknown"]
+__all__ = ["CLASSIFIERS", "GAMES", "METHODS", "BackboneOptions", "Output", "build", "new_game", "refuse_unknown"]

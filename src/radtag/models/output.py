@@ -16,10 +16,14 @@ class Output(NamedTuple):
     """Logits of the images and of the cells of their maps, both before any sigmoid.
 
     ``logits`` is (batch, finding), ``maps`` is (batch, finding, row, col), both float32.
+
+    A method that changes the image has ``changes`` as well, of the maps' shape: what it takes away, signed, in units of
+    the image's range. Its maps are the amounts |changes| (0-1), not logits.
     """
 
     logits: Tensor
     maps: Tensor
+    changes: Tensor | None = None
 
 
 def pool(

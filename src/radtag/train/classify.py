@@ -14,41 +14,47 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import pickle
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from jaxtyping import Float
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from radtag.calibration import Calibration
 from radtag.data import augment
-from radtag.data.cache import ReadablePixels, open_cache
 from radtag.data.table import Dataset
-from radtag.errors import BadData, BadRun, BadSetting
-from radtag.metrics.bootstrap import Resampling, ranking
+from radtag.errors import BadData, BadSetting
 from radtag.metrics.classification import auroc
-from radtag.models import Output, build, refuse_unknown
+from radtag.models import build, refuse_unknown
 from radtag.models.backbone import load_weights, normalisation
 from radtag.models.evidence import measure_evidence
 from radtag.train import log
+from radtag.train.loop import (
+    average,
+    finished_run,
+    generator_for,
+    known_only,
+    load_pixels,
+    not_learned,
+    predict_logits,
+    predict_maps,
+    progress_bars,
+    read_resume,
+    seed_for,
+    share_of,
+    start_accelerator,
+    write_resume,
+)
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
 from radtag.words import counted
-
-Pixels = NDArray[np.uint8] | ReadablePixels
 
 
 def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console: Console | None = None) -> Run:
@@ -78,20 +84,10 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             f"a batch of {settings.batch_size} does not divide among {world} processes. Choose a multiple."
         )
 
-    train_set, val_set = _known(dataset.only("train")), _known(dataset.only("val"))
+    train_set, val_set = known_only(dataset.only("train")), known_only(dataset.only("val"))
     identity = {"settings": settings.model_dump(mode="json"), "data": log.fingerprint(train_set, val_set)}
-    if (out / "run.toml").is_file():
-        finished = Run.load(out)
-        if finished.card.get("identity") != log.digest(identity):
-            was = {"settings": finished.settings.model_dump(mode="json"), "data": identity["data"]}
-            if log.digest(was) != finished.card.get("identity"):  # nor is it the settings alone
-                was["data"] = "other"
-            raise BadRun(f"{out} holds a finished run with {log.otherwise(was, identity)} Give another --out.")
-        contents = log.contents(train_set, val_set)
-        if finished.card.get("contents", contents) != contents:
-            raise BadRun(
-                f"{out} holds a finished run, and images of its data have changed or gone since. Give another --out."
-            )
+    finished = finished_run(out, identity, train_set, val_set)
+    if finished is not None:
         return finished
 
     _refuse_unlabelled(train_set, val_set, settings)
@@ -102,8 +98,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     out.mkdir(parents=True, exist_ok=True)
     contents = log.contents(train_set, val_set)
-    pixels, labels, _, failures = _load(train_set, settings, settings.stored_px or settings.size_px)
-    val_pixels, val_labels, val_patients, val_failures = _load(val_set, settings, settings.size_px)
+    pixels, labels, _, failures = load_pixels(train_set, settings, settings.stored_px or settings.size_px)
+    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
     order_rows = _sampling(labels, settings)
     batches = max(len(pixels) // settings.batch_size, 1)  # a last, smaller batch would disturb BatchNorm
     if len(pixels) < 2:
@@ -138,7 +134,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     resume = out / "resume.pt"
     if resume.is_file():
-        state = _read_resume(resume, identity, contents)
+        state = read_resume(resume, identity, contents)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         if averaged is not None:
@@ -151,7 +147,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             console.print(f"going on after epoch {len(history)} of {settings.epochs}")
 
     started = time.monotonic() - seconds
-    progress = _progress(console, shown=accelerator.is_main_process)
+    progress = progress_bars(console, shown=accelerator.is_main_process)
     with progress:
         epochs_bar = progress.add_task(f"{settings.method}: epochs", total=settings.epochs, completed=len(history))
         steps_bar = progress.add_task("steps", total=batches)
@@ -162,14 +158,14 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             wrapped.train()
             total = torch.zeros((), device=device)
             for step, chosen in enumerate(_epoch_order(order_rows, settings, epoch, batches)):
-                rng = _generator(settings.seed, epoch, step)
+                rng = generator_for(settings.seed, epoch, step)
                 warp = augment.draw(len(chosen), settings.augment, rng)
-                part = _share(len(chosen), rank, world)
+                part = share_of(len(chosen), rank, world)
                 mine = chosen[part]
                 images = torch.from_numpy(pixels[mine]).to(device, non_blocking=True).float().div_(255)
                 images = augment.take(warp, part).images(images, settings.size_px)
                 target = labels[torch.from_numpy(mine)].to(device)
-                torch.manual_seed(_seed(settings.seed, epoch, step, rank + 1))  # dropout
+                torch.manual_seed(seed_for(settings.seed, epoch, step, rank + 1))  # dropout
                 for group in optimiser.param_groups:
                     group["lr"] = schedule.rate(epoch * batches + step) * group["share"]
                 output = wrapped(normalise(images, mean, sd, settings.backbone.channels))
@@ -183,7 +179,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
                     accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
                 optimiser.step()
                 if averaged is not None:
-                    _average(averaged, model, settings.ema, epoch * batches + step)
+                    average(averaged, model, settings.ema, epoch * batches + step)
                 total += loss.detach() * share / world
                 progress.advance(steps_bar)
 
@@ -210,7 +206,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             history.append(row)
             if accelerator.is_main_process:
                 log.write(out, history)
-                _write_resume(
+                write_resume(
                     resume,
                     {
                         "identity": log.digest(identity),
@@ -255,7 +251,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
         maps,
         val_labels.numpy(),
     )
-    warnings = _not_learned(logits, val_labels, val_patients, dataset.findings)
+    warnings = not_learned(logits, val_labels, val_patients, dataset.findings)
     run = Run(
         path=out,
         settings=settings,
@@ -271,7 +267,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             train_set=train_set,
             val_set=val_set,
             weights_from=weights_from,
-            history=history,
+            validation=log.validation(history, settings.keep),
+            minutes=history[-1]["minutes"],
             failures=(*failures, *val_failures),
             notes=calibration.notes,
             warnings=warnings,
@@ -286,23 +283,6 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     accelerator.wait_for_everyone()
     return Run.load(out)
-
-
-def start_accelerator(mixed_precision: str) -> Accelerator:
-    """An accelerator of this precision, whatever ran in this process before.
-
-    Raises:
-        BadSetting: a precision that the machine does not have.
-    """
-    # Accelerate keeps one precision a process and refuses, or silently keeps, another.
-    AcceleratorState._reset_state()
-    try:
-        accelerator = Accelerator(mixed_precision=mixed_precision)
-    except ValueError as error:
-        raise BadSetting(f"mixed_precision {mixed_precision!r}: {error} Use 'no'.") from error
-    if mixed_precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would ignore it
-        raise BadSetting("mixed_precision 'fp16' needs a GPU, and this is a CPU. Use 'bf16' or 'no'.")
-    return accelerator
 
 
 def masked_bce(
@@ -358,74 +338,6 @@ class Schedule:
         self._lr, self._best, self._bad = state["lr"], state["best"], int(state["bad"])
 
 
-@torch.inference_mode()
-def predict_logits(
-    model: nn.Module,
-    pixels: Pixels,
-    settings: TrainSettings,
-    mean: float,
-    sd: float,
-    accelerator: Accelerator,
-) -> NDArray[np.float32]:
-    """(image, finding) logits; every process does its share and gets all."""
-    each = math.ceil(len(pixels) / accelerator.num_processes)
-    # Every process does as many, so that they can be gathered; the last ones may begin again at the first image.
-    mine = (np.arange(each) * accelerator.num_processes + accelerator.process_index) % len(pixels)
-    with accelerator.autocast():
-        outputs = _outputs(model, pixels, mine, settings, mean, sd, accelerator.device)
-        local = torch.cat([output.logits for output in outputs])
-    if accelerator.num_processes == 1:
-        return local.cpu().numpy()
-    gathered = accelerator.gather(local).reshape(accelerator.num_processes, each, -1)
-    return gathered.transpose(0, 1).reshape(-1, gathered.shape[-1])[: len(pixels)].cpu().numpy()
-
-
-@torch.inference_mode()
-def predict_maps(
-    model: nn.Module,
-    pixels: Pixels,
-    settings: TrainSettings,
-    mean: float,
-    sd: float,
-    accelerator: Accelerator,
-) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """(image, finding) logits and (image, finding, row, col) map logits, float16 to halve the memory.
-
-    Worked out in float32, whatever the precision of training.
-    """
-    logits, maps = [], []
-    for output in _outputs(model, pixels, np.arange(len(pixels)), settings, mean, sd, accelerator.device):
-        logits.append(output.logits.cpu())
-        maps.append(output.maps.half().cpu())
-    return torch.cat(logits).numpy(), torch.cat(maps).numpy()
-
-
-def _outputs(
-    model: nn.Module,
-    pixels: Pixels,
-    rows: NDArray[np.int64],
-    settings: TrainSettings,
-    mean: float,
-    sd: float,
-    device: torch.device,
-) -> Iterator[Output]:
-    model.eval()
-    for start in range(0, len(rows), 32):
-        images = torch.from_numpy(pixels[rows[start : start + 32]]).to(device).float().div_(255)
-        yield model(normalise(images, mean, sd, settings.backbone.channels))
-
-
-def _known(dataset: Dataset) -> Dataset:
-    """The images with at least one known label."""
-    records = tuple(record for record in dataset.records if not all(math.isnan(label) for label in record.labels))
-    if not records:
-        split = dataset.records[0].split
-        raise BadData(
-            f"{dataset.name}: no image of the {split} split has a known label. Label some, or give other --splits."
-        )
-    return replace(dataset, records=records)
-
-
 def _refuse_unlabelled(train_set: Dataset, val_set: Dataset, settings: TrainSettings) -> None:
     """Refuses a finding that nothing can be learned about, and a choice by an AUROC that does not exist."""
     for finding, column in zip(train_set.findings, train_set.labels().T, strict=True):
@@ -440,16 +352,6 @@ def _refuse_unlabelled(train_set: Dataset, val_set: Dataset, settings: TrainSett
             f"{val_set.name}: keep is 'auroc', and no finding has positive and negative validation images. "
             "Use keep=loss, or give other --splits."
         )
-
-
-def _load(
-    dataset: Dataset, settings: TrainSettings, size_px: int
-) -> tuple[ReadablePixels, Tensor, list[str], tuple[tuple[str, str], ...]]:
-    """Pixels, labels (image, finding) and patients of what can be read, and what cannot."""
-    cache = open_cache([record.path for record in dataset.records], size_px, settings.fit)
-    labels = torch.from_numpy(dataset.labels())
-    patients = [patient for patient, readable in zip(dataset.patients(), cache.readable, strict=True) if readable]
-    return cache.kept, labels[torch.from_numpy(cache.readable)], patients, cache.failures
 
 
 def _first_weights(model: nn.Module, settings: TrainSettings, findings: tuple[str, ...]) -> tuple[str, Tensor]:
@@ -543,30 +445,6 @@ def _epoch_order(
         yield order[step * settings.batch_size : (step + 1) * settings.batch_size]
 
 
-def _share(count: int, rank: int, world: int) -> slice:
-    each = math.ceil(count / world)
-    return slice(rank * each, min((rank + 1) * each, count))
-
-
-def _seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _generator(*parts: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(*parts))
-
-
-@torch.no_grad()
-def _average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Running average of weights and BatchNorm statistics; young averages forget faster, to lose the first weights."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for mean, now in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(now, 1 - decay)
-        else:
-            mean.copy_(now)
-
-
 def _judge(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...]) -> dict[str, Any]:
     loss = masked_bce(torch.from_numpy(logits), labels, torch.ones(labels.shape[1])).item()
     per_finding = auroc(labels.numpy(), logits)
@@ -576,56 +454,3 @@ def _judge(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...
         "val_auroc": float(defined.mean()) if len(defined) else math.nan,
         "val_auroc_of": {name: float(value) for name, value in zip(findings, per_finding, strict=True)},
     }
-
-
-def _not_learned(
-    logits: NDArray[np.float32], labels: Tensor, patients: Sequence[str], findings: tuple[str, ...]
-) -> list[str]:
-    """A sentence for each finding of which validation images do not show that anything was learned."""
-    by_image = Resampling(patients, replicates=1000, seed=0)
-    sentences = []
-    estimates = ranking(labels.numpy(), logits, by_image).estimates().per_finding
-    for finding, estimate in zip(findings, estimates, strict=True):
-        if estimate.low <= 0.5:  # not where it is undefined
-            sentences.append(
-                f"nothing shows that {finding} was learned: its validation AUROC is {estimate.value:.2f}"
-                f" (95 % interval {estimate.low:.2f}-{estimate.high:.2f}), and 0.5 is chance."
-            )
-    return sentences
-
-
-def _read_resume(file: Path, identity: Mapping[str, Any], contents: str) -> dict[str, Any]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        same = state["identity"] == log.digest(identity)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise BadRun(f"{file} is damaged ({reason}). Remove it to begin again.") from error
-    if not same:
-        how = log.otherwise(state["begun_with"], identity) if "begun_with" in state else "other settings or data."
-        raise BadRun(f"{file.parent} was begun with {how} Give another --out, or remove the folder.")
-    if state.get("contents", contents) != contents:
-        raise BadRun(
-            f"{file.parent} was begun with other images: files of the same names have changed since."
-            " Give another --out, or remove the folder."
-        )
-    return state
-
-
-def _write_resume(file: Path, state: Mapping[str, Any]) -> None:
-    temporary = file.with_name(file.name + ".tmp")
-    torch.save(dict(state), temporary)
-    os.replace(temporary, file)
-
-
-def _progress(console: Console, *, shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not shown,
-    )

@@ -8,7 +8,8 @@ import io
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ import torch
 from radtag.data.cache import content_digests
 from radtag.data.table import Dataset
 from radtag.train.run import write_text
-from radtag.train.settings import TrainSettings
+from radtag.train.settings import Settings
 from radtag.words import changes
 
 
@@ -56,6 +57,17 @@ def contents(*datasets: Dataset) -> str:
 
 def write(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """The whole log again, as JSON lines, CSV and curves; each file is replaced at once."""
+    _write_tables(out, history, "epoch")
+    draw_curves(out / "curves.png", history)
+
+
+def write_adversarial(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """The same for a game, whose rows are looks at the validation images."""
+    _write_tables(out, history, "step")
+    draw_adversarial_curves(out / "curves.png", history)
+
+
+def _write_tables(out: Path, history: Sequence[Mapping[str, Any]], at: str) -> None:
     write_text(out / "log.jsonl", "".join(json.dumps(undefined_as_none(row)) + "\n" for row in history))
     flat = [{key: value for key, value in row.items() if not isinstance(value, Mapping)} for row in history]
     table = io.StringIO()
@@ -63,9 +75,8 @@ def write(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(flat)
     write_text(out / "log.csv", table.getvalue())
-    draw_curves(out / "curves.png", history)
     if find_spec("tensorboard") is not None:
-        _tensorboard(out / "tensorboard", flat[-1])
+        _tensorboard(out / "tensorboard", flat[-1], at)
 
 
 def undefined_as_none(value: Any) -> Any:
@@ -77,25 +88,55 @@ def undefined_as_none(value: Any) -> Any:
 
 def draw_curves(file: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Losses on the left; on the right the mean AUROC over each finding's."""
+    epochs = [row["epoch"] for row in history]
+    with _figure(file, columns=2) as (losses, areas):
+        losses.plot(epochs, [row["train_loss"] for row in history], marker=".", color="#777777", label="training")
+        losses.plot(epochs, [row["val_loss"] for row in history], marker=".", color="#c1440e", label="validation")
+        losses.set(xlabel="epoch", ylabel="binary cross-entropy")
+        losses.legend(frameon=False)
+        _draw_areas(areas, epochs, history, "epoch")
+
+
+def draw_adversarial_curves(file: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """The losses of each side; what is taken from ill and from healthy images; AUROC of the map's score."""
+    steps = [row["step"] for row in history]
+    names = [name for name in history[-1] if name.startswith(("critic ", "generator "))]
+    with _figure(file, columns=4) as (critics, generators, amounts, areas):
+        for name in names:
+            side, loss = name.split(" ", 1)
+            axes = critics if side == "critic" else generators
+            axes.plot(steps, [row.get(name, math.nan) for row in history], marker=".", label=loss)
+        for axes, side in ((critics, "critics"), (generators, "generators")):
+            axes.set(xlabel="step", ylabel=f"weighted losses of the {side}")
+            axes.legend(frameon=False, fontsize="small")
+        amounts.plot(steps, [row["map_of_ill"] for row in history], marker=".", color="#c1440e", label="ill")
+        amounts.plot(steps, [row["map_of_healthy"] for row in history], marker=".", color="#00467f", label="healthy")
+        amounts.set(xlabel="step", ylabel="mean |map| of validation images", ylim=(0, None))
+        amounts.legend(frameon=False)
+        _draw_areas(areas, steps, history, "step")
+
+
+def _draw_areas(areas: Any, at: Sequence[int], history: Sequence[Mapping[str, Any]], label: str) -> None:
+    for name in history[-1]["val_auroc_of"]:
+        areas.plot(at, [row["val_auroc_of"][name] for row in history], color="#b8c4cc", linewidth=0.8)
+    areas.plot(at, [row["val_auroc"] for row in history], marker=".", color="#00467f", label="mean over findings")
+    areas.plot([], [], color="#b8c4cc", linewidth=0.8, label="each finding")
+    areas.set(xlabel=label, ylabel="validation AUROC")
+    areas.legend(frameon=False, loc="lower right")
+
+
+@contextmanager
+def _figure(file: Path, *, columns: int) -> Iterator[Any]:
+    """Axes side by side, written to the file at the end, whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    epochs = [row["epoch"] for row in history]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(4.5 * columns, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, areas = figure.subplots(1, 2)
-    losses.plot(epochs, [row["train_loss"] for row in history], marker=".", color="#777777", label="training")
-    losses.plot(epochs, [row["val_loss"] for row in history], marker=".", color="#c1440e", label="validation")
-    losses.set(xlabel="epoch", ylabel="binary cross-entropy")
-    losses.legend(frameon=False)
-    for name in history[-1]["val_auroc_of"]:
-        areas.plot(epochs, [row["val_auroc_of"][name] for row in history], color="#b8c4cc", linewidth=0.8)
-    areas.plot(epochs, [row["val_auroc"] for row in history], marker=".", color="#00467f", label="mean over findings")
-    areas.plot([], [], color="#b8c4cc", linewidth=0.8, label="each finding")
-    areas.set(xlabel="epoch", ylabel="validation AUROC")
-    areas.legend(frameon=False, loc="lower right")
-    for axes in (losses, areas):
+    all_axes = figure.subplots(1, columns)
+    yield all_axes
+    for axes in all_axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     temporary = file.with_name(file.name + ".tmp")
@@ -103,24 +144,57 @@ def draw_curves(file: Path, history: Sequence[Mapping[str, Any]]) -> None:
     temporary.replace(file)
 
 
-def _tensorboard(folder: Path, row: Mapping[str, Any]) -> None:
+def _tensorboard(folder: Path, row: Mapping[str, Any], at: str) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder)) as writer:
         for key, value in row.items():
-            if key != "epoch":
-                writer.add_scalar(key, value, row["epoch"])
+            if key != at:
+                writer.add_scalar(key, value, row[at])
+
+
+def validation(history: Sequence[Mapping[str, Any]], keep: str) -> dict[str, Any]:
+    """What the card says of a classifier's validation: the numbers of the epoch that was kept."""
+    kept = {
+        "loss": min(history, key=lambda row: row["val_loss"]),
+        "auroc": max(history, key=lambda row: row["val_auroc"]),
+        "last": history[-1],
+    }[keep]
+    return {
+        "epochs": len(history),
+        "kept_epoch": kept["epoch"],
+        "loss": round(kept["val_loss"], 5),
+        **_areas(kept),
+    }
+
+
+def adversarial_validation(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says of the last look at the validation images; maps in shares of the image's range."""
+    return {
+        "steps": row["step"],
+        **_areas(row),
+        "mean_map_of_ill": round(row["map_of_ill"], 6),
+        "mean_map_of_healthy": round(row["map_of_healthy"], 6),
+    }
+
+
+def _areas(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "mean_auroc": undefined_as_none(round(row["val_auroc"], 4)),
+        "auroc": undefined_as_none({name: round(value, 4) for name, value in row["val_auroc_of"].items()}),
+    }
 
 
 def card(
     *,
-    settings: TrainSettings,
+    settings: Settings,
     identity: str,
     contents: str,
     train_set: Dataset,
     val_set: Dataset,
     weights_from: str,
-    history: Sequence[Mapping[str, Any]],
+    validation: Mapping[str, Any],
+    minutes: float,
     failures: Sequence[tuple[str, str]],
     notes: Sequence[str],
     warnings: Sequence[str],
@@ -128,11 +202,6 @@ def card(
     device: str,
 ) -> dict[str, Any]:
     """What data, what numbers, what limits."""
-    kept = {
-        "loss": min(history, key=lambda row: row["val_loss"]),
-        "auroc": max(history, key=lambda row: row["val_auroc"]),
-        "last": history[-1],
-    }[settings.keep]
     return {
         "method": settings.method,
         **({"warnings": list(warnings)} if warnings else {}),
@@ -143,7 +212,7 @@ def card(
         "identity": identity,
         "contents": contents,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "minutes": round(history[-1]["minutes"], 1),
+        "minutes": round(minutes, 1),
         "hardware": _hardware(device, processes),
         "software": {name: version(name) for name in ("radtag", "torch", "timm", "accelerate", "numpy")},
         "data": {
@@ -156,13 +225,7 @@ def card(
             "unreadable": [f"{path}: {cause}" for path, cause in failures],
             "notes": list(train_set.notes),
         },
-        "validation": {
-            "epochs": len(history),
-            "kept_epoch": kept["epoch"],
-            "loss": round(kept["val_loss"], 5),
-            "mean_auroc": undefined_as_none(round(kept["val_auroc"], 4)),
-            "auroc": undefined_as_none({name: round(value, 4) for name, value in kept["val_auroc_of"].items()}),
-        },
+        "validation": dict(validation),
         "limits": [
             "For research use; not a medical device.",
             "Learned from image labels alone: no outline was seen, and a map shows evidence for the label, "

@@ -15,7 +15,7 @@ from radtag.errors import BadData, BadRun
 from radtag.models import BackboneOptions, build
 from radtag.models.checkpoint import read_published_pylon
 from radtag.models.evidence import measure_evidence, measure_grid
-from radtag.train.classify import predict_maps, start_accelerator
+from radtag.train.loop import predict_maps, start_accelerator
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
 

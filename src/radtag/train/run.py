@@ -37,7 +37,7 @@ from radtag.errors import BadRun
 from radtag.geometry import Frame, Grid
 from radtag.images import Image
 from radtag.models import build
-from radtag.train.settings import TrainSettings
+from radtag.train.settings import Settings, settings_class
 
 FORMAT = 1
 
@@ -57,7 +57,7 @@ class Run:
     """
 
     path: Path
-    settings: TrainSettings
+    settings: Settings
     findings: tuple[str, ...]
     mean: float
     sd: float
@@ -106,7 +106,7 @@ class Run:
                 )
             return cls(
                 path=path,
-                settings=TrainSettings.model_validate(values["settings"]),
+                settings=settings_class(values["settings"]["method"]).model_validate(values["settings"]),
                 findings=tuple(values["findings"]),
                 mean=values["mean"],
                 sd=values["sd"],

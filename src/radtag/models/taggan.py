@@ -1,0 +1,580 @@
+"""TagGAN: what has to be taken from an abnormal image to make it normal is the map of the disease.
+
+Nawaz, Nasir, Zia, Hussain, Moreira: "TagGAN: a generative model for data tagging", arXiv 2502.17836, 2025.
+
+Two generators in a cycle. The forward one takes an abnormal image x and a disease c and gives a map M(x, c); the normal
+counterpart is y = x - M. The backward one paints the disease c into an image. Critics tell normal images from
+counterparts, and images that have c from painted ones. Nothing but image labels is used.
+
+The paper leaves the networks, the losses and their weights open, and there is no public code. What can be inferred from
+its relatives (CycleGAN-type attribution, VA-GAN, Fixed-Point GAN) is the preset "published": U-Nets of stride-2
+convolutions, PatchGAN critics, least squares, cycles of weight 10. The defaults differ from it in what made it work
+(docs/log.md has each step):
+
+- The critics are one network that holds *evidence* for every disease, and for any, at a quarter of the input's side,
+  pooled softly over the image: a label says that the disease is somewhere, not that every patch shows it. It learns the
+  labels before the generators move, and they begin with its encoder.
+- A map is gate x amount. The gate (0-1) says where. The amount says how much, and is bounded. Both come from cells of 2
+  pixels, which leaves less room for a pattern that nobody but the critic sees.
+- Abnormal images as they are stand beside the counterparts as "not normal", and normal ones beside the painted as "not
+  ill".
+
+An image with several diseases has a map for each, and all of them are taken away.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor, nn
+
+from radtag.models.backbone import Backbone, BackboneOptions
+from radtag.models.game import Batch, Game, Rule, Seen, Terms, gradient_penalty, judged_as, mixed_with, of_changes
+from radtag.models.game import taken_for_real as fooled
+from radtag.models.output import Output, pool
+
+Sign = Literal["either", "adds", "removes"]
+
+
+class TagGanOptions(BaseModel):
+    """TagGAN's own settings. All of them are inferred or ours, since the paper states none.
+
+    Attributes:
+        generator: "encoder" is the backbone with a decoder that the disease conditions; "unet" is inferred: four
+            stride-2 4x4 convolutions 32/64/128/256, the disease as input channels.
+        critic: "evidence" has a map for every finding and one for any, like PYLON; "patch" is a PatchGAN,
+            64/128/256/512, with as many outputs.
+        judged: what of the critic's maps is judged: softly pooled over the image ("lse"), their maximum, their mean,
+            or each patch by itself ("none", as PatchGAN).
+        sharpness: r of "lse".
+        rule: the game's loss.
+        warm_up: steps in which the critic learns the labels before the generators move.
+        gate: whether a map is gate x amount, or an amount alone.
+        gate_bias: what the gate's logit begins at; -3 is nearly shut.
+        amplitude: the largest amount, as a share of the image's range.
+        amount_stride: cells of the amount, in pixels; gates have cells of 2 ("encoder" alone).
+        sign: whether disease adds density, removes it, or either.
+        cycle: weight of |n - n'|, n painted and taken back.
+        cycle_both: whether that cycle moves the backward generator too.
+        cycle_ill: weight of |x - x'|, the counterpart painted again. Where a lesion was cannot be known from a normal
+            image, so that this cycle asks for a hidden note of it; off by default.
+        noise: standard deviation of what is added between the two generators, against such notes.
+        identity: weight of |M(n, c)|: a normal image has an empty map.
+        sparsity: weight of |M|.
+        gate_share: what of a weight of |M| also falls on the mean gate of the forward generator.
+        sparsity_painted: weight of what the backward generator adds. Kept low: a generator that stops painting teaches
+            the other one nothing.
+        ramp: steps over which identity and sparsity rise to their weights, from a tenth.
+        total_variation: weight of the maps' total variation.
+        everywhere: weight of the evidence left in any cell of the counterpart, beside that of the pooled.
+        guidance: weight of the evidence for the disease itself left in the counterpart.
+        window_px: side of the windows, in pixels of the network's input, over which |M| is averaged (twice) for the
+            map; odd, 1 leaves it as it is. The counterpart is made with M itself.
+        as_they_are: weight, among what is not normal (not ill), of abnormal (normal) images as they are.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    generator: Literal["encoder", "unet"] = "encoder"
+    critic: Literal["evidence", "patch"] = "evidence"
+    judged: Literal["lse", "max", "avg", "none"] = "lse"
+    sharpness: float = Field(default=5.0, gt=0)
+    rule: Rule = "hinge"
+    warm_up: int = Field(default=400, ge=0)
+    gate: bool = True
+    gate_bias: float = -3.0
+    amplitude: float = Field(default=0.4, gt=0, le=1)
+    amount_stride: Literal[2, 4, 8] = 2
+    sign: Sign = "either"
+    cycle: float = Field(default=10.0, ge=0)
+    cycle_both: bool = False
+    cycle_ill: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.05, ge=0)
+    identity: float = Field(default=10.0, ge=0)
+    sparsity: float = Field(default=3.0, ge=0)
+    gate_share: float = Field(default=0.3, ge=0)
+    sparsity_painted: float = Field(default=0.2, ge=0)
+    ramp: int = Field(default=200, ge=1)
+    total_variation: float = Field(default=0.0, ge=0)
+    everywhere: float = Field(default=0.5, ge=0)
+    guidance: float = Field(default=0.5, ge=0)
+    as_they_are: float = Field(default=1.0, ge=0)
+    window_px: int = Field(default=5, ge=1)
+
+    @field_validator("window_px")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("a window has a centre: its side is odd")
+        return value
+
+
+PUBLISHED = {
+    "generator": "unet",
+    "critic": "patch",
+    "judged": "none",
+    "rule": "lsgan",
+    "warm_up": 0,
+    "gate": False,
+    "amplitude": 1.0,
+    "cycle_both": True,
+    "cycle_ill": 10.0,
+    "noise": 0.0,
+    "identity": 1.0,
+    "sparsity": 1.0,
+    "sparsity_painted": 1.0,
+    "ramp": 1,
+    "everywhere": 0.0,
+    "guidance": 0.0,
+    "as_they_are": 0.0,
+    "window_px": 1,
+}
+"""What methods near the paper do; the preset "published"."""
+
+
+class Maps(NamedTuple):
+    """Signed changes (pair, row, col) in units of the image's range, and the gates (pair, row, col) they passed."""
+
+    changes: Tensor
+    gates: Tensor
+
+
+class Pairs(NamedTuple):
+    """Which image and which finding each map is of, both (pair,)."""
+
+    image: Tensor
+    finding: Tensor
+
+    @classmethod
+    def of(cls, labels: Float[Tensor, "image finding"]) -> Pairs:
+        """The pairs whose label is 1."""
+        image, finding = labels.nonzero(as_tuple=True)
+        return cls(image, finding)
+
+    @classmethod
+    def all(cls, images: int, findings: int, device: torch.device) -> Pairs:
+        """Every finding of every image, image by image."""
+        at = torch.arange(images * findings, device=device)
+        return cls(at // findings, at % findings)
+
+    def per_image(self, values: Float[Tensor, "pair ..."], images: int) -> Float[Tensor, "image ..."]:
+        """The sum of what an image's pairs have."""
+        return values.new_zeros(images, *values.shape[1:]).index_add(0, self.image, values)
+
+
+class Generator(nn.Module):
+    """An image and a finding -> a gate and an amount. What is below it differs; what comes out is shaped here.
+
+    Args:
+        options: TagGAN's settings.
+    """
+
+    def __init__(self, options: TagGanOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def raw(self, inputs: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Normalised images -> (pair, 1, row, col) logits of the gate, and amounts before they are bounded."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Float[Tensor, "image channel row col"], pairs: Pairs) -> Maps:
+        """Normalised images -> the changes and gates of the pairs, in the images' size."""
+        size = inputs.shape[-2:]
+        gate, amount = (
+            F.interpolate(one.float(), size=size, mode="bilinear", align_corners=False)[:, 0]
+            for one in self.raw(inputs, pairs)
+        )
+        amount = self.options.amplitude * amount.tanh()
+        if self.options.sign != "either":  # a finding that adds density is taken away as a positive amount
+            amount = amount.relu() if self.options.sign == "adds" else -(-amount).relu()
+        gate = gate.sigmoid() if self.options.gate else torch.ones_like(gate)
+        return Maps(gate * amount, gate)
+
+
+class EncoderGenerator(Generator):
+    """The backbone's features at strides 2 to 16, and a decoder back to stride 2 that each finding conditions.
+
+    The encoder runs once an image, however many findings are asked for. There is no normalisation in the decoder, which
+    would take away the very differences in intensity that a lesion is, and BatchNorm in the backbone stays as it was
+    found: healthy, ill and painted images pass in different batches.
+    """
+
+    WIDTHS = (96, 64, 32, 24)
+
+    def __init__(self, findings: int, backbone: BackboneOptions, options: TagGanOptions, noise_channels: int) -> None:
+        super().__init__(options)
+        self.backbone = Backbone(backbone, None, wanted=(2, 4, 8, 16))
+        self.noise_channels = noise_channels
+        at2, at4, at8, at16 = self.backbone.channels
+        wide, middle, narrow, last = self.WIDTHS
+        self.coarsest = nn.Conv2d(at16 + noise_channels, wide, 1)
+        self.of_finding = nn.Embedding(findings, wide)
+        self.to8 = Finer(wide, at8, middle, findings)
+        self.to4 = Finer(middle, at4, narrow, findings)
+        self.to2 = Finer(narrow, at2, last, findings)
+        width = {2: last, 4: narrow, 8: middle}[options.amount_stride]
+        self.amount = nn.Conv2d(width, 1, 3, padding=1)
+        self.gate = nn.Conv2d(last, 1, 3, padding=1)
+        with torch.no_grad():
+            self.gate.weight *= 0.5
+            self.gate.bias.fill_(options.gate_bias)  # type: ignore[union-attr]
+
+    def train(self, mode: bool = True) -> EncoderGenerator:
+        """As ever, but that the backbone's BatchNorm keeps its statistics."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def raw(self, inputs: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """See :meth:`Generator.raw`."""
+        at2, at4, at8, at16 = self.backbone(inputs)
+        if self.noise_channels:  # where and how to paint is free
+            noise = torch.randn(len(at16), self.noise_channels, *at16.shape[2:], device=at16.device, dtype=at16.dtype)
+            at16 = torch.cat([at16, noise], dim=1)
+        image, finding = pairs
+        x = F.leaky_relu(self.coarsest(at16)[image] + self.of_finding(finding)[:, :, None, None], 0.2)
+        cells = {8: self.to8(x, at8[image], finding)}
+        cells[4] = self.to4(cells[8], at4[image], finding)
+        cells[2] = self.to2(cells[4], at2[image], finding)
+        return self.gate(cells[2]), self.amount(cells[self.options.amount_stride])
+
+
+class Finer(nn.Module):
+    """Twice as fine: upsample, join the skip, two convolutions; scale and shift by finding between them (FiLM)."""
+
+    def __init__(self, channels: int, skip: int, width: int, findings: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels + skip, width, 3, padding=1)
+        self.by_finding = nn.Embedding(findings, 2 * width)
+        nn.init.zeros_(self.by_finding.weight)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor, skip: Tensor, finding: Int[Tensor, pair]) -> Tensor:
+        """(pair, channel, row, col), and the skip of twice the size."""
+        x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+        x = F.leaky_relu(self.first(torch.cat([x, skip], dim=1)), 0.2)
+        scale, shift = self.by_finding(finding)[:, :, None, None].chunk(2, dim=1)
+        return F.leaky_relu(self.second(x * (1 + scale) + shift), 0.2)
+
+
+class UnetGenerator(Generator):
+    """Inferred: stride-2 4x4 convolutions 32/64/128/256 with InstanceNorm and skips; the finding as input channels."""
+
+    WIDTHS = (32, 64, 128, 256)
+
+    def __init__(self, findings: int, channels: int, options: TagGanOptions, noise_channels: int) -> None:
+        super().__init__(options)
+        self.findings, self.noise_channels = findings, noise_channels
+        widths = self.WIDTHS
+        inward = [channels + findings + noise_channels, *widths]
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(inward, widths, strict=False))
+        self.down_norms = nn.ModuleList(nn.InstanceNorm2d(width) for width in widths)
+        outward = list(zip((widths[3], 2 * widths[2], 2 * widths[1]), (widths[2], widths[1], widths[0]), strict=True))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1) for a, b in outward)
+        self.up_norms = nn.ModuleList(nn.InstanceNorm2d(b) for _, b in outward)
+        self.last = nn.ConvTranspose2d(2 * widths[0], 2, 4, 2, 1)
+        with torch.no_grad():
+            self.last.bias[0] = options.gate_bias  # type: ignore[index]
+
+    def raw(self, inputs: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """See :meth:`Generator.raw`."""
+        x = inputs[pairs.image]
+        planes = F.one_hot(pairs.finding, self.findings).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        noise = torch.randn(len(x), self.noise_channels, *x.shape[2:], device=x.device, dtype=x.dtype)
+        x = torch.cat([x, planes, noise], dim=1)
+        skips: list[Tensor] = []
+        for depth, (down, norm) in enumerate(zip(self.down, self.down_norms, strict=True)):
+            x = down(x)
+            x = F.leaky_relu(norm(x) if depth else x, 0.2)  # none on the first, as in pix2pix
+            skips.append(x)
+        for up, norm, skip in zip(self.up, self.up_norms, reversed(skips[:-1]), strict=True):
+            x = torch.cat([F.relu(norm(up(x))), skip], dim=1)
+        gate, amount = self.last(x).chunk(2, dim=1)
+        return gate, amount
+
+
+class EvidenceCritic(nn.Module):
+    """Evidence for any finding (first) and for each, (image, 1 + finding, row / 4, col / 4).
+
+    PYLON's idea, a decoder of 1x1 convolutions, without its attention and its normalisation: features at strides 4 to
+    32, each to 64 channels, summed from the coarsest to the finest, and a 1x1 head. BatchNorm in the backbone keeps its
+    statistics, for the reason given at :class:`EncoderGenerator`.
+    """
+
+    WIDTH = 64
+
+    def __init__(self, findings: int, backbone: BackboneOptions) -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, None)
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, self.WIDTH, 1) for channels in self.backbone.channels)
+        self.head = nn.Conv2d(self.WIDTH, 1 + findings, 1)
+        with torch.no_grad():
+            self.head.weight *= 0.3
+
+    def train(self, mode: bool = True) -> EvidenceCritic:
+        """As ever, but that the backbone's BatchNorm keeps its statistics."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised images -> evidence, as logits."""
+        *finer, coarsest = (
+            F.leaky_relu(lateral(feature), 0.2)
+            for lateral, feature in zip(self.lateral, self.backbone(inputs), strict=True)
+        )
+        x = coarsest
+        for feature in reversed(finer):
+            x = feature + F.interpolate(x, size=feature.shape[-2:], mode="bilinear", align_corners=False)
+        return self.head(x)
+
+
+class PatchCritic(nn.Module):
+    """PatchGAN (Isola et al. 2017), 64/128/256/512, without normalisation: it would remove what a lesion is."""
+
+    def __init__(self, findings: int, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width, stride in ((64, 2), (128, 2), (256, 2), (512, 1)):
+            layers += [nn.Conv2d(channels, width, 4, stride, 1), nn.LeakyReLU(0.2)]
+            channels = width
+        self.net = nn.Sequential(*layers, nn.Conv2d(channels, 1 + findings, 4, 1, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised images -> evidence that they are not normal (first), and of each finding, by patch."""
+        return self.net(inputs)
+
+
+class TagGan(Game):
+    """Both generators, the critics, and what each side wants.
+
+    Args:
+        findings: how many.
+        backbone: the encoder of generators and critics.
+        options: TagGAN's settings.
+        seen: how the networks see an image.
+    """
+
+    def __init__(self, findings: int, backbone: BackboneOptions, options: TagGanOptions, seen: Seen) -> None:
+        super().__init__()
+        self.options, self.seen, self.findings = options, seen, findings
+        self.generators = nn.ModuleDict(
+            {
+                "to_normal": TagGanLocaliser(self._forward_generator(findings, backbone), findings),
+                "to_ill": generator(findings, backbone, options, noise_channels=4),
+            }
+        )
+        critic: nn.Module
+        if options.critic == "evidence":
+            critic = EvidenceCritic(findings, backbone)
+        else:
+            critic = PatchCritic(findings, backbone.channels)
+        self.critics = nn.ModuleDict({"critic": critic})
+
+    def _forward_generator(self, findings: int, backbone: BackboneOptions) -> Generator:
+        return generator(findings, backbone, self.options, noise_channels=0)
+
+    @property
+    def localiser(self) -> TagGanLocaliser:
+        """The forward generator."""
+        return self.generators["to_normal"]  # type: ignore[return-value]
+
+    @property
+    def critic(self) -> EvidenceCritic | PatchCritic:
+        """The critics, which are one network."""
+        return self.critics["critic"]  # type: ignore[return-value]
+
+    @property
+    def pretrained(self) -> list[Backbone]:
+        """The encoders that first weights are loaded into."""
+        return [module for module in self.modules() if isinstance(module, Backbone)]
+
+    @property
+    def warm_up_steps(self) -> int:
+        """See :class:`Game`."""
+        return self.options.warm_up
+
+    def warm_up_terms(self, batch: Batch) -> Terms:
+        """The labels alone: which image has which finding, and which has any."""
+        images = torch.cat([batch.ill, batch.healthy])
+        labels = torch.cat([batch.labels, torch.zeros_like(batch.labels)])
+        target = torch.cat([labels.amax(dim=1, keepdim=True), labels], dim=1)
+        judged = self._judged(self.critic(self.seen(images))).flatten(2).mean(dim=2)
+        # The game is played on logits of about 1; a classifier's are about twice as large.
+        return {"labels": F.binary_cross_entropy_with_logits(2 * judged, target)}
+
+    def begin(self) -> None:
+        """The generators begin with the critic's encoder, which knows by now what disease looks like."""
+        if isinstance(self.critic, EvidenceCritic) and self.options.warm_up:
+            learned = self.critic.backbone.state_dict()
+            for module in self.generators.modules():
+                if isinstance(module, EncoderGenerator):
+                    module.backbone.load_state_dict(learned)
+
+    def generator_terms(self, batch: Batch, step: int) -> Terms:
+        """See the module's text and :class:`TagGanOptions`."""
+        o = self.options
+        removed, taken = self._take(batch.ill, batch.labels)
+        counterpart = (batch.ill - removed).clamp(0, 1)
+        added, _ = self._paint(batch.healthy, batch.asked)
+        painted = (batch.healthy + added).clamp(0, 1)
+        evidence = self.critic(self.seen(torch.cat([counterpart, painted]))).float()
+        left, shown = self._judged(evidence).split([len(counterpart), len(painted)])
+
+        # The cycle teaches the one that takes away. Left to the one that paints, it is a penalty on painting at all.
+        given = painted if o.cycle_both else painted.detach()
+        again, _ = self._take(self._noisy(given), batch.asked)
+        empty, idle = self._take(batch.healthy, batch.asked)
+        risen = 0.1 + 0.9 * min(step / o.ramp, 1.0)
+        terms = {
+            "normal": fooled(o.rule, -left[:, 0]).mean(),
+            "disease": _of_labels(fooled_each(o.rule, shown[:, 1:]), batch.asked),
+            "cycle": o.cycle * (given - again - batch.healthy).abs().mean(),
+            "identity": o.identity * risen * self._size(empty, idle),
+            "sparsity": o.sparsity * risen * self._size(removed, taken),
+            "sparsity_painted": o.sparsity_painted * added.abs().mean(),
+        }
+        if o.cycle_ill:
+            back, _ = self._paint(self._noisy(counterpart), batch.labels)
+            terms["cycle_ill"] = o.cycle_ill * (counterpart + back - batch.ill).abs().mean()
+        if o.everywhere:
+            cells = evidence[: len(counterpart), 0]
+            terms["everywhere"] = o.everywhere * judged_as("hinge", -cells, real=True).mean()
+        if o.guidance:
+            terms["guidance"] = o.guidance * _of_labels(left[:, 1:].flatten(2).mean(dim=2), batch.labels)
+        if o.total_variation:
+            terms["total_variation"] = o.total_variation * (_variation(removed) + _variation(added))
+        return terms
+
+    def critic_terms(self, batch: Batch, step: int) -> Terms:
+        """Normal or not; each disease, shown or painted."""
+        o = self.options
+        with torch.no_grad():
+            counterpart = (batch.ill - self._take(batch.ill, batch.labels)[0]).clamp(0, 1)
+            painted = (batch.healthy + self._paint(batch.healthy, batch.asked)[0]).clamp(0, 1)
+        images = torch.cat([batch.healthy, counterpart, painted, batch.ill])
+        judged = self._judged(self.critic(self.seen(images)).float())
+        healthy, made_normal, made_ill, ill = judged.split(len(counterpart))
+        not_normal = judged_as(o.rule, -made_normal[:, 0], real=False)
+        not_ill = _of_labels(judged_each(o.rule, made_ill[:, 1:], real=False), batch.asked)
+        if o.as_they_are:
+            each = 1 + o.as_they_are
+            not_normal = (not_normal + o.as_they_are * judged_as(o.rule, -ill[:, 0], real=False)) / each
+            well = _of_labels(judged_each(o.rule, healthy[:, 1:], real=False), batch.asked)
+            not_ill = (not_ill + o.as_they_are * well) / each
+        terms = {
+            "normal": judged_as(o.rule, -healthy[:, 0], real=True).mean() + not_normal.mean(),
+            "disease": _of_labels(judged_each(o.rule, ill[:, 1:], real=True), batch.labels) + not_ill,
+        }
+        if o.rule == "wgan-gp":
+            terms["penalty"] = 10 * (
+                self._penalty(batch.healthy, counterpart, None) + self._penalty(batch.ill, painted, batch.asked)
+            )
+        return terms
+
+    @torch.no_grad()
+    def strip(self, batch: Batch) -> Tensor:
+        """See :class:`Game`."""
+        removed, _ = self._take(batch.ill, batch.labels)
+        counterpart = (batch.ill - removed).clamp(0, 1)
+        back, _ = self._paint(counterpart, batch.labels)
+        shown = (0.5 + removed / (2 * self.options.amplitude)).clamp(0, 1)
+        return torch.stack([batch.ill, shown, counterpart, (counterpart + back).clamp(0, 1)], dim=1)
+
+    def _take(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the forward generator takes for these labels: changes and gates (image, row, col), summed over them."""
+        return _summed(self.localiser.generator, self.seen(images), labels)
+
+    def _paint(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the backward generator adds."""
+        return _summed(self.generators["to_ill"], self.seen(images), labels)
+
+    def _judged(self, evidence: Tensor) -> Tensor:
+        """(image, 1 + finding, cell): one pooled cell, or all."""
+        if self.options.judged == "none":
+            return evidence.float().flatten(2)
+        return pool(evidence.float(), self.options.judged, self.options.sharpness)[:, :, None]
+
+    def _noisy(self, images: Tensor) -> Tensor:
+        return images + self.options.noise * torch.randn_like(images) if self.options.noise else images
+
+    def _size(self, changes: Tensor, gates: Tensor) -> Tensor:
+        """How much is changed: the mean |M|, and a share of the mean gate."""
+        size = changes.abs().mean()
+        return size + self.options.gate_share * gates.mean() if self.options.gate else size
+
+    def _penalty(self, real: Tensor, made: Tensor, asked: Tensor | None) -> Tensor:
+        mixed = mixed_with(real, made)
+        judged = self._judged(self.critic(self.seen(mixed)).float()).mean(dim=2)
+        value = judged[:, 0] if asked is None else (judged[:, 1:] * asked).sum(dim=1)
+        return gradient_penalty(value, mixed).mean()
+
+
+class TagGanLocaliser(nn.Module):
+    """The forward generator as a localiser: every finding is asked for.
+
+    Args:
+        generator: trained or not.
+        findings: how many it knows.
+    """
+
+    def __init__(self, generator: Generator, findings: int) -> None:
+        super().__init__()
+        self.generator, self.findings = generator, findings
+
+    def forward(self, inputs: Float[Tensor, "image channel row col"]) -> Output:
+        """Normalised images -> logits (image, finding) and |changes| (image, finding, row, col)."""
+        pairs = Pairs.all(len(inputs), self.findings, inputs.device)
+        changes = self.generator(inputs, pairs).changes
+        return of_changes(changes.unflatten(0, (len(inputs), self.findings)), self.generator.options.window_px)
+
+
+def generator(findings: int, backbone: BackboneOptions, options: TagGanOptions, noise_channels: int) -> Generator:
+    """The generator that the options ask for."""
+    if options.generator == "encoder":
+        return EncoderGenerator(findings, backbone, options, noise_channels)
+    return UnetGenerator(findings, backbone.channels, options, noise_channels)
+
+
+def judged_each(rule: Rule, judgement: Float[Tensor, "image finding cell"], *, real: bool) -> Tensor:
+    """:func:`judged_as` for each finding by itself, (image, finding)."""
+    return judged_as(rule, judgement.flatten(0, 1), real=real).unflatten(0, judgement.shape[:2])
+
+
+def fooled_each(rule: Rule, judgement: Float[Tensor, "image finding cell"]) -> Tensor:
+    """:func:`taken_for_real` for each finding by itself, (image, finding)."""
+    return fooled(rule, judgement.flatten(0, 1)).unflatten(0, judgement.shape[:2])
+
+
+def _of_labels(values: Float[Tensor, "image finding"], labels: Float[Tensor, "image finding"]) -> Float[Tensor, ""]:
+    """The mean over images of each image's mean over its own findings."""
+    return ((values * labels).sum(dim=1) / labels.sum(dim=1).clamp(min=1)).mean()
+
+
+def _summed(
+    generator: nn.Module, inputs: Tensor, labels: Float[Tensor, "image finding"]
+) -> tuple[Float[Tensor, "image row col"], Float[Tensor, "image row col"]]:
+    pairs = Pairs.of(labels)
+    maps: Maps = generator(inputs, pairs)
+    return pairs.per_image(maps.changes, len(inputs)), pairs.per_image(maps.gates, len(inputs))
+
+
+def _variation(maps: Float[Tensor, "image row col"]) -> Float[Tensor, ""]:
+    return maps.diff(dim=1).abs().mean() + maps.diff(dim=2).abs().mean()
+
+
+def build(
+    findings: int, backbone: BackboneOptions, options: dict[str, object], size_px: int | None = None
+) -> TagGanLocaliser:
+    """The part that tags, with random weights; see :class:`TagGanOptions` for ``options``."""
+    chosen = TagGanOptions.model_validate(options)
+    return TagGanLocaliser(generator(findings, backbone, chosen, noise_channels=0), findings)
+
+
+def game(findings: int, backbone: BackboneOptions, options: dict[str, object], seen: Seen) -> TagGan:
+    """Both sides, with random weights."""
+    return TagGan(findings, backbone, TagGanOptions.model_validate(options), seen)

@@ -1,0 +1,483 @@
+"""The whole loop of two sides that train against each other, from image labels to a run folder.
+
+What the networks are and what each side wants is the game's (:mod:`radtag.models.game`); here is the order of things:
+unpaired batches balanced by disease, the critics' warm-up, then for every step the critics' turns and the generators',
+each with its optimiser, a running average of the generators, and from time to time a look at the validation images.
+
+Resume is exact as in :mod:`radtag.train.classify`: batches, augmentation and noise are drawn from (seed, step) alone,
+and what has a history is written whole at every look. Processes share a batch: each takes its slice of the same draw.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor, nn
+
+from radtag import draw
+from radtag.calibration import Calibration
+from radtag.data import augment
+from radtag.data.healthy import two_sides
+from radtag.data.table import Dataset
+from radtag.errors import BadSetting
+from radtag.geometry import Grid
+from radtag.metrics.classification import auroc
+from radtag.models import new_game
+from radtag.models.backbone import Backbone, load_weights, normalisation
+from radtag.models.game import Batch, Game, Seen, Terms
+from radtag.train import log
+from radtag.train.loop import (
+    Pixels,
+    average,
+    finished_run,
+    generator_for,
+    load_pixels,
+    not_learned,
+    predict_maps,
+    progress_bars,
+    read_resume,
+    seed_for,
+    share_of,
+    start_accelerator,
+    write_resume,
+)
+from radtag.train.run import Run
+from radtag.train.settings import AdversarialSettings
+
+EMPTY = 1e-4
+"""A mean |map| of ill images below this (of the image's range) is an empty map."""
+
+EVERYWHERE = 0.8
+"""A map is everywhere if healthy images' mean |map| is above this share of ill images'."""
+
+
+def train(
+    settings: AdversarialSettings,
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    findings: Sequence[str] | None = None,
+    normal: str | None = None,
+    console: Console | None = None,
+) -> Run:
+    """Train generators and critics on image labels and write a run folder.
+
+    Args:
+        settings: everything that shapes the result.
+        dataset: with a train and a val split, and all its findings; a test split is not touched.
+        out: the run folder; an unfinished one is gone on with, a finished one is returned as it is.
+        findings: those wanted; left out, all but the one that means healthy.
+        normal: the finding that means healthy; left out, one called normal, or all findings 0. It has no map.
+        console: where progress is shown.
+
+    Raises:
+        BadData: no training or validation images, no healthy ones, or a finding without any positive image.
+        BadRun: the folder holds a run with other settings or data.
+        BadSetting: settings that do not fit each other, the data or the machine; a loss that is not finite.
+    """
+    out = Path(out)
+    console = console or Console(stderr=True)
+    accelerator = start_accelerator(settings.mixed_precision)
+    device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
+    if settings.batch_size % world:
+        raise BadSetting(
+            f"a batch of {settings.batch_size} does not divide among {world} processes. Choose a multiple."
+        )
+
+    sides = two_sides(dataset, findings=findings, normal=normal)
+    train_set, val_set, names = sides.only("train"), sides.only("val"), sides.findings
+    identity = {"settings": settings.model_dump(mode="json"), "data": log.fingerprint(train_set, val_set)}
+    done = finished_run(out, identity, train_set, val_set)
+    if done is not None:
+        return done
+
+    torch.manual_seed(settings.seed)
+    own_mean, own_sd = normalisation(settings.backbone)
+    mean = settings.mean if settings.mean is not None else own_mean
+    sd = settings.sd if settings.sd is not None else own_sd
+    seen = Seen(mean, sd, settings.backbone.channels)
+    game = new_game(settings.method, len(names), settings.backbone, settings.options, seen)
+    weights_from = first_weights(game, settings)
+
+    out.mkdir(parents=True, exist_ok=True)
+    contents = log.contents(train_set, val_set)
+    pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px)
+    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
+    batches = Batches(pixels, labels, settings, rank, world, device)
+    game = game.to(memory_format=torch.channels_last).to(device).train()
+    averaged = copy.deepcopy(game.localiser).requires_grad_(False).eval()
+    state = State(game, averaged, settings)
+    critics = accelerator.prepare(Side(game.critics, game.critic_terms))
+    warming = accelerator.prepare(Side(game.critics, lambda batch, step: game.warm_up_terms(batch)))
+    generators = accelerator.prepare(Side(game.generators, game.generator_terms))
+    state.prepare(accelerator)
+
+    resume = out / "resume.pt"
+    if resume.is_file():
+        state.load(read_resume(resume, identity, contents), accelerator)
+        if accelerator.is_main_process:
+            console.print(f"going on after step {state.step} of {settings.steps}")
+    started = time.monotonic() - state.seconds
+
+    with progress_bars(console, shown=accelerator.is_main_process) as progress:
+        warm_bar = progress.add_task(f"{settings.method}: warm-up", total=game.warm_up_steps, completed=state.warmed)
+        bar = progress.add_task(f"{settings.method}: steps", total=settings.steps, completed=state.step)
+        while state.warmed < game.warm_up_steps:
+            rate = settings.warm_up_lr * min((state.warmed + 1) / 30, 1 - 0.7 * state.warmed / game.warm_up_steps)
+            terms = turn(
+                warming, state.warm_optimiser, batches.draw(state.warmed, turn=-1), 0, rate, settings, accelerator
+            )
+            state.note({f"warm-up {name}": value for name, value in terms.items()})
+            state.warmed += 1
+            progress.update(warm_bar, completed=state.warmed)
+            if state.warmed == game.warm_up_steps or state.warmed % settings.look_every == 0:
+                if state.warmed == game.warm_up_steps:
+                    state.begin()
+                state.seconds = time.monotonic() - started
+                state.save(resume, identity, contents, accelerator)
+        while state.step < settings.steps:
+            step, rate = state.step, settings.lr * decay(state.step / settings.steps, settings.decay_from)
+            for at in range(game.critic_steps(step)):
+                game.critics.requires_grad_(True)
+                terms = turn(
+                    critics, state.critic_optimiser, batches.draw(step, turn=at), step, rate, settings, accelerator
+                )
+                state.note({f"critic {name}": value for name, value in terms.items()})
+            game.critics.requires_grad_(False)
+            terms = turn(
+                generators, state.generator_optimiser, batches.draw(step, turn=0), step, rate, settings, accelerator
+            )
+            state.note({f"generator {name}": value for name, value in terms.items()})
+            state.average()
+            state.step += 1
+            progress.update(bar, completed=state.step, description=f"{settings.method}: {state.described()}")
+            if state.step % settings.look_every == 0 or state.step == settings.steps:
+                logits, maps = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
+                row = {"step": state.step, "lr": rate, **state.means(), **judge(logits, maps, val_labels, names)}
+                state.seconds = time.monotonic() - started
+                row["minutes"] = round(state.seconds / 60, 3)
+                state.history.append(row)
+                warning = collapse(row)
+                if accelerator.is_main_process:
+                    if warning:
+                        progress.console.print(f"step {state.step}: {warning}", markup=False, highlight=False)
+                    log.write_adversarial(out, state.history)
+                    strip = game.strip(batches.of_validation(val_pixels, val_labels))
+                    draw.write_picture(out / "strips" / f"{state.step:06}.png", draw.strip(strip.cpu().numpy()))
+                state.save(resume, identity, contents, accelerator)
+
+    # Tagging is in float32, and so is all that it is set by.
+    logits, maps = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
+    calibration = Calibration.fit(
+        logits,
+        maps,
+        val_labels.numpy(),
+        healthy_share=settings.healthy_share,
+        peak_share=settings.peak_share,
+        findings=names,
+        scale="amount",
+    )
+    warnings = not_learned(logits, val_labels, val_patients, names)
+    collapsed = collapse(state.history[-1])
+    run = Run(
+        path=out,
+        settings=settings,
+        findings=names,
+        mean=mean,
+        sd=sd,
+        # An amount is of the pixel it is taken from, wherever the network looked for it.
+        grids=(Grid.tiles(maps.shape[2:], (settings.size_px, settings.size_px)),) * len(names),
+        calibration=calibration,
+        card=log.card(
+            settings=settings,
+            identity=log.digest(identity),
+            contents=contents,
+            train_set=train_set,
+            val_set=val_set,
+            weights_from=weights_from,
+            validation=log.adversarial_validation(state.history[-1]),
+            minutes=state.seconds / 60,
+            failures=(*failures, *val_failures),
+            notes=calibration.notes,
+            warnings=[*warnings, *([collapsed] if collapsed else [])],
+            processes=world,
+            device=str(device),
+        ),
+    )
+    if accelerator.is_main_process:
+        for warning in run.card.get("warnings", ()):
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        run.save(averaged.state_dict())
+        resume.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+    return Run.load(out)
+
+
+class Side(nn.Module):
+    """The networks that one optimiser moves, and what they minimise, as accelerate wants it: as a module's forward.
+
+    Args:
+        moved: the networks.
+        terms: the losses of a batch at a step.
+    """
+
+    def __init__(self, moved: nn.Module, terms: Callable[[Batch, int], Terms]) -> None:
+        super().__init__()
+        self.moved, self._terms = moved, terms
+
+    def forward(self, batch: Batch, step: int) -> Terms:
+        """The weighted losses, by name."""
+        return self._terms(batch, step)
+
+
+def turn(
+    side: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    rate: float,
+    settings: AdversarialSettings,
+    accelerator: Accelerator,
+) -> Terms:
+    """One side's step: losses, gradients, weights.
+
+    Raises:
+        BadSetting: a loss that is not finite.
+    """
+    terms: Terms = side(batch, step)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad(set_to_none=True)
+    accelerator.backward(torch.stack([value.float() for value in terms.values()]).sum())
+    if settings.clip_norm:
+        accelerator.clip_grad_norm_(side.parameters(), settings.clip_norm)
+    optimiser.step()
+    return {name: value.detach() for name, value in terms.items()}
+
+
+class Batches:
+    """Unpaired batches: a finding is drawn, then an image that has it; and a healthy image.
+
+    Args:
+        pixels: (image, row, col) uint8, of both sides.
+        labels: (image, finding) 1, 0 or NaN; a healthy image has none.
+        settings: of the training.
+        rank: this process,
+        world: of so many.
+        device: where batches go.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        labels: Tensor,
+        settings: AdversarialSettings,
+        rank: int,
+        world: int,
+        device: torch.device,
+    ) -> None:
+        self._pixels, self._settings, self._device = pixels, settings, device
+        self._share = share_of(settings.batch_size, rank, world)
+        self._positive = (labels == 1).float()
+        self._with = [np.flatnonzero(column) for column in self._positive.numpy().T]
+        self._healthy = np.flatnonzero(self._positive.sum(dim=1).numpy() == 0)
+
+    def draw(self, step: int, *, turn: int) -> Batch:
+        """This process's share of a turn's batch; the same however often it is asked for."""
+        settings = self._settings
+        count = settings.batch_size
+        seed = seed_for(settings.seed, step, turn + 1)
+        rng = np.random.default_rng(seed)
+        ill = np.array([rng.choice(self._with[finding]) for finding in rng.integers(len(self._with), size=count)])
+        healthy = rng.choice(self._healthy, count)
+        asked = rng.permutation(ill)  # as often, and as many at once, as they occur
+        warps = augment.draw(2 * count, settings.augment, generator_for(seed))
+        both = np.concatenate([ill[self._share], healthy[self._share]])
+        share = torch.cat([torch.arange(count)[self._share], count + torch.arange(count)[self._share]])
+        images = torch.from_numpy(self._pixels[both]).to(self._device).float().div_(255)
+        images = augment.take(warps, share).images(images)
+        torch.manual_seed(seed_for(settings.seed, step, turn + 1, self._share.start + 1))  # noise inside the game
+        own = len(images) // 2
+        return Batch(images[:own], self._labels(ill[self._share]), images[own:], self._labels(asked[self._share]))
+
+    def of_validation(self, pixels: Pixels, labels: Tensor, count: int = 8) -> Batch:
+        """Validation images to look at, as they are, each finding in turn."""
+        positive = (labels == 1).float()
+        found = [np.flatnonzero(column) for column in positive.numpy().T]
+        ill = np.array([rows[i // len(found) % len(rows)] for i, rows in zip(range(count), cycle(found))])
+        healthy = np.flatnonzero(positive.sum(dim=1).numpy() == 0)
+        healthy = healthy[np.arange(count) % len(healthy)]
+        sides = [torch.from_numpy(pixels[rows]).to(self._device).float().div_(255) for rows in (ill, healthy)]
+        asked = positive[torch.from_numpy(ill)].to(self._device)
+        return Batch(sides[0], asked, sides[1], asked)
+
+    def _labels(self, rows: NDArray[np.int64]) -> Tensor:
+        return self._positive[torch.from_numpy(rows)].to(self._device)
+
+
+class State:
+    """What has a history: networks, optimisers, the average, the log, and where all of them are.
+
+    Args:
+        game: the networks of both sides.
+        averaged: the running average of the game's localiser.
+        settings: of the training.
+    """
+
+    def __init__(self, game: Game, averaged: nn.Module, settings: AdversarialSettings) -> None:
+        self._game, self._averaged, self._settings = game, averaged, settings
+        self.critic_optimiser: torch.optim.Optimizer = self._adam(game.critics)
+        self.warm_optimiser: torch.optim.Optimizer = torch.optim.AdamW(
+            game.critics.parameters(), settings.warm_up_lr, weight_decay=0.02
+        )
+        self.generator_optimiser: torch.optim.Optimizer = self._adam(game.generators)
+        self.warmed = self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def _adam(self, side: nn.Module) -> torch.optim.Optimizer:
+        moved = [parameter for parameter in side.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(moved, self._settings.lr, betas=self._settings.betas)
+
+    def prepare(self, accelerator: Accelerator) -> None:
+        """Hands the optimisers to accelerate."""
+        self.critic_optimiser, self.warm_optimiser, self.generator_optimiser = accelerator.prepare(
+            self.critic_optimiser, self.warm_optimiser, self.generator_optimiser
+        )
+
+    def begin(self) -> None:
+        """From the warm-up to the game."""
+        self._game.begin()
+        self._averaged.load_state_dict(self._game.localiser.state_dict())
+        self._sums, self._counts = {}, {}
+
+    def average(self) -> None:
+        """Takes the generators' last step into the average."""
+        average(self._averaged, self._game.localiser, self._settings.ema, self.step)
+
+    def note(self, terms: Mapping[str, Tensor]) -> None:
+        """Adds losses to the means since the last look."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Mean losses since the last look, and begins anew.
+
+        Raises:
+            BadSetting: one is not finite.
+        """
+        found = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise BadSetting(
+                    f"the loss {name!r} is {value} by step {self.step}. Lower lr (now {self._settings.lr}), or set"
+                    " mixed_precision to 'no'."
+                )
+        return {name: round(value, 6) for name, value in found.items()}
+
+    def described(self) -> str:
+        """The two sides' losses, in few characters."""
+        sums = {"critic": 0.0, "generator": 0.0}
+        for name, value in self._sums.items():
+            sums[name.split()[0]] += float(value) / self._counts[name]
+        return ", ".join(f"{side} {value:.3f}" for side, value in sums.items())
+
+    def save(self, file: Path, identity: Mapping[str, Any], contents: str, accelerator: Accelerator) -> None:
+        """Everything to go on from, whole or not at all."""
+        if not accelerator.is_main_process:
+            return
+        write_resume(
+            file,
+            {
+                "identity": log.digest(identity),
+                "begun_with": identity,
+                "contents": contents,
+                "game": self._game.state_dict(),
+                "averaged": self._averaged.state_dict(),
+                "critic_optimiser": self.critic_optimiser.state_dict(),
+                "warm_optimiser": self.warm_optimiser.state_dict(),
+                "generator_optimiser": self.generator_optimiser.state_dict(),
+                "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
+                "sums": self._sums,
+                "counts": self._counts,
+                "warmed": self.warmed,
+                "step": self.step,
+                "history": self.history,
+                "seconds": self.seconds,
+            },
+        )
+
+    def load(self, values: Mapping[str, Any], accelerator: Accelerator) -> None:
+        """The inverse of :meth:`save`."""
+        self._game.load_state_dict(values["game"])
+        self._averaged.load_state_dict(values["averaged"])
+        self.critic_optimiser.load_state_dict(values["critic_optimiser"])
+        self.warm_optimiser.load_state_dict(values["warm_optimiser"])
+        self.generator_optimiser.load_state_dict(values["generator_optimiser"])
+        if accelerator.scaler is not None and values["scaler"]:
+            accelerator.scaler.load_state_dict(values["scaler"])
+        self._sums, self._counts = dict(values["sums"]), dict(values["counts"])
+        self.warmed, self.step = values["warmed"], values["step"]
+        self.history, self.seconds = list(values["history"]), values["seconds"]
+
+
+def decay(done: float, begins: float) -> float:
+    """Share of the learning rate when ``done`` (0-1) of the steps are: 1, and from ``begins`` a line to 0."""
+    return 1.0 if done < begins else (1 - done) / max(1 - begins, 1e-9)
+
+
+def judge(
+    logits: NDArray[np.floating[Any]], maps: NDArray[np.floating[Any]], labels: Tensor, findings: tuple[str, ...]
+) -> dict[str, Any]:
+    """What validation images say, without an outline: AUROC, and how much is taken from ill and from healthy images."""
+    per_finding = auroc(labels.numpy(), logits)
+    defined = per_finding[~np.isnan(per_finding)]
+    amount = maps.astype(np.float32).mean(axis=(2, 3))  # (image, finding)
+    positive = labels.numpy() == 1
+    healthy = ~positive.any(axis=1)
+    return {
+        "val_auroc": float(defined.mean()) if len(defined) else math.nan,
+        "val_auroc_of": {name: float(value) for name, value in zip(findings, per_finding, strict=True)},
+        "map_of_ill": float(amount[positive].mean()),
+        "map_of_healthy": float(amount[healthy].mean()),
+    }
+
+
+def collapse(row: Mapping[str, Any]) -> str:
+    """What is wrong with maps that are empty, or the same on healthy images, with advice; "" if nothing is."""
+    ill, healthy = row["map_of_ill"], row["map_of_healthy"]
+    if ill < EMPTY:
+        return (
+            f"the map is empty (mean |map| of ill images {ill:.1e}). Lower options.sparsity and options.identity, or"
+            " lengthen options.ramp or options.warm_up."
+        )
+    if healthy > EVERYWHERE * ill:
+        return (
+            f"the map is as strong on healthy images as on ill ones (mean |map| {healthy:.1e} and {ill:.1e}). Train on,"
+            " or raise options.identity or options.warm_up."
+        )
+    return ""
+
+
+def first_weights(game: Game, settings: AdversarialSettings) -> str:
+    """Fills the encoders; where from, for the card."""
+    source = "random"
+    for module in game.modules():
+        if isinstance(module, Backbone):
+            source = load_weights(module, settings.backbone)
+    return source
