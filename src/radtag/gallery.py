@@ -186,7 +186,8 @@ def choose_and_draw(tagger: Predictor, dataset: Dataset, table: PairTable) -> tu
     chosen = [i for i, record in enumerate(dataset.records) if record.image in wanted]
     on_page = sum(where != "fixed" for places in wanted.values() for where, _, _ in places)
     most_bytes = PICTURES_BYTES // max(2 * on_page, 60)
-    made: dict[tuple[str, int], tuple[str, Picture, Picture, str]] = {}
+    made: dict[tuple[str, int], tuple[str, tuple[Picture, ...], str]] = {}
+    full = 1.0
     for record, _, prediction in predictions(tagger, dataset, {}, only=chosen):
         tags = tagger.tags(prediction, record.image)
         for where, pair, rank in wanted[record.image]:
@@ -195,16 +196,17 @@ def choose_and_draw(tagger: Predictor, dataset: Dataset, table: PairTable) -> tu
             truth = None
             if table["located"][pair] == 1:
                 truth = truth_of(record, finding, prediction.image.size_rc)
-            plain, over = _draw(prediction.image, tag, truth, side, most_bytes)
-            made[where, pair] = (rank, plain, over, _caption(table, pair, column))
+            pictures = _draw(prediction.image, tag, truth, side, most_bytes)
+            made[where, pair] = (rank, pictures, _caption(table, pair, column))
+            full = prediction.full
 
     def cases(where: str) -> list[tuple[int, Case]]:
         return [
-            (pair, Case(str(table["finding"][pair]), str(name_of[pair]), rank, caption, (plain, over)))
+            (pair, Case(str(table["finding"][pair]), str(name_of[pair]), rank, caption, pictures))
             for image in wanted.values()
             for place, pair, _ in image
             if place == where and (where, pair) in made
-            for rank, plain, over, caption in [made[where, pair]]
+            for rank, pictures, caption in [made[where, pair]]
         ]
 
     located: dict[str, list[Case]] = {name: [] for name in shown}
@@ -217,12 +219,13 @@ def choose_and_draw(tagger: Predictor, dataset: Dataset, table: PairTable) -> tu
     dark = cases("dark")
     sizes = [*BY_SIZE, "Healthy"]
     fixed = [
-        FixedCase(case.image, case.finding, case.rank, case.caption, *case.pictures)
+        FixedCase(case.image, case.finding, case.rank, case.caption, *case.pictures[:2])
         for _, case in [*cases("fixed"), *dark]
     ]
     fixed.sort(key=lambda case: (case.rank == "Healthy", findings.index(case.finding), sizes.index(case.rank)))
     gallery = Gallery(
         colours(),
+        full=full,
         located={name: found for name, found in located.items() if found},
         alarms=[case for _, case in alarms],
         dark=[Case(case.finding, case.image, "", case.caption, case.pictures) for _, case in dark],
@@ -264,13 +267,13 @@ def pooled_gallery(fixed: Sequence[FixedCase]) -> Gallery:
     )
 
 
-def _draw(image: Image, tag: Tag, truth: Truth | None, side: int, most_bytes: int) -> tuple[Picture, Picture]:
-    """The image as it came, and the map over it with the proposed mask's outline and the truth."""
+def _draw(image: Image, tag: Tag, truth: Truth | None, side: int, most_bytes: int) -> tuple[Picture, ...]:
+    """The image as it came, the map over it with the proposed mask's outline and the truth, and any counterpart."""
     rows, cols = image.size_rc
     factor = side / max(rows, cols)
     size_rc = (max(1, round(rows * factor)), max(1, round(cols * factor)))
     pixels = np.clip(_resampled(image.pixels, size_rc), 0, 1)
-    over = draw.overlay(pixels, np.clip(_resampled(tag.map, size_rc), 0, 1))
+    over = draw.overlay(pixels, np.clip(_resampled(tag.map, size_rc) / np.float32(tag.prediction.full), 0, 1))
     over = _outlined(over, tag.mask, draw.OUTLINE)
     # The outline says more than the boxes around it.
     if truth is not None and truth.mask is not None:
@@ -279,10 +282,14 @@ def _draw(image: Image, tag: Tag, truth: Truth | None, side: int, most_bytes: in
         over = draw.boxes(over, true_xyxy=Frame.stretch(image.size_rc, size_rc).boxes_to_frame(truth.boxes_xyxy))
     known = "" if truth is None else ", with the true place"
     name = f"{tag.finding}, {tag.image}"
-    return (
+    pictures = (
         _encoded(draw.gray(pixels), most_bytes, f"{name}: the image as it came"),
         _encoded(over, most_bytes, f"{name}: the map over the image{known}"),
     )
+    if tag.prediction.layers[0].changes is None:
+        return pictures
+    without = np.clip(_resampled(tag.counterpart, size_rc), 0, 1)
+    return (*pictures, _encoded(draw.gray(without), most_bytes, f"{name}: the normal counterpart"))
 
 
 def _encoded(picture: NDArray[np.uint8], most_bytes: int, alt: str) -> Picture:

@@ -44,7 +44,6 @@ from radtag.errors import BadSetting, RadtagError, UnreadableImage
 from radtag.geometry import XYXY, Frame, Grid, reduce_mask, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
-from radtag.models import GAMES
 from radtag.models.folded import folded
 from radtag.regions import Regions
 from radtag.train.run import Run
@@ -53,6 +52,8 @@ from radtag.words import counted
 FloatMap = NDArray[np.float32]
 Saved = Literal["maps", "masks", "overlays", "counterparts"]
 PICTURES: tuple[Saved, ...] = ("maps", "masks", "overlays", "counterparts")
+FULL_CHANGE = 0.2
+"""Pictures show a map of changes as they show probabilities, with this share of the image's range as their 1."""
 LEAST_CHANGE = np.float32(1 / 512)
 """Half a grey level of 8 bits: a smaller change of a pixel is none, and the pixel keeps its value to the bit."""
 MaskRule = Literal["validated", "otsu"]
@@ -132,6 +133,11 @@ class Prediction:
             for one in self.layers
         ]
         return laid[0] if len(laid) == 1 else sum(laid[1:], laid[0]) / np.float32(len(laid))
+
+    @property
+    def full(self) -> float:
+        """The map's value that pictures show as highest: 1 of a probability, :data:`FULL_CHANGE` of a change."""
+        return 1.0 if self.layers[0].changes is None else FULL_CHANGE
 
     def change(self, finding: int) -> FloatMap:
         """What is taken away (row, col) in original pixels, signed, in units of the image's range.
@@ -364,7 +370,7 @@ class Tagger:
         self.device = _device(device)
         self._models = [_model(run, self.device) for run in self.runs]
         self.pictures: tuple[Saved, ...] = PICTURES
-        if not all(run.settings.method in GAMES for run in self.runs):
+        if not all(run.calibration.scale == "amount" for run in self.runs):
             self.pictures = tuple(name for name in PICTURES if name != "counterparts")
         # What the tags depend on; written with them, so that a folder never mixes two ways of tagging.
         self.settings: dict[str, Any] = {
@@ -768,6 +774,8 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.I
     map_ = prediction.map(tags[0].index, frame_of=smaller)
     for tag in tags[1:]:
         np.maximum(map_, prediction.map(tag.index, frame_of=smaller), out=map_)
+    if prediction.full != 1:
+        map_ = np.clip(map_ / np.float32(prediction.full), 0, 1)
     # A finding has one colour in all pictures; where there are too many for that, those of a picture differ.
     shared = len(prediction.scores) > len(draw.MARKS)
     return draw.annotated(

@@ -63,11 +63,14 @@ def two_sides(dataset: Dataset, *, findings: Sequence[str] | None = None, normal
         normal: the finding that means healthy; see :func:`healthy`.
 
     Raises:
-        BadData: no such finding, no healthy image, or a wanted finding without a training image.
+        BadData: no such finding, no healthy image, no ill one, or a wanted finding without a training image.
     """
     well = {record.image for record in healthy(dataset, normal=normal).records}
     others = tuple(name for name in dataset.findings if not (name == normal if normal is not None else is_normal(name)))
     wanted = dataset.with_findings(findings if findings is not None else others)
+    for name in dict.fromkeys(wanted.findings or dataset.findings):
+        if name not in others:
+            raise BadData(f"{dataset.name}: {name!r} means healthy, and a map needs a disease. Name a --finding.")
     records = []
     for record in wanted.records:
         if record.image in well:
@@ -85,6 +88,11 @@ def two_sides(dataset: Dataset, *, findings: Sequence[str] | None = None, normal
         part = chosen.only(split)
         if all(1.0 in record.labels for record in part.records):
             raise BadData(f"{dataset.name}: no healthy image is in the {split} split. Add some, or give --splits.")
+        if not any(1.0 in record.labels for record in part.records):
+            raise BadData(
+                f"{dataset.name}: no image of the {split} split has {' or '.join(chosen.findings)}."
+                " Add some, or give --splits."
+            )
     for at, name in enumerate(chosen.findings):
         if not any(record.labels[at] == 1 for record in chosen.only("train").records):
             raise BadData(f"{dataset.name}: no training image has {name!r}. Leave it out with --finding.")

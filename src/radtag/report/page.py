@@ -70,9 +70,12 @@ class Gallery:
         alarms: images free of a finding with the highest peaks of its map.
         dark: images free of every finding, not chosen by their maps.
         ranked_by: what best and worst mean, in words.
+        full: the map's value that is drawn as highest; below 1 where maps are changes of the image, of which a normal
+            counterpart is the third picture.
     """
 
     colours: Colours
+    full: float = 1.0
     located: Mapping[str, Sequence[Case]] = field(default_factory=dict)
     alarms: Sequence[Case] = ()
     dark: Sequence[Case] = ()

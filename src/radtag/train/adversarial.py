@@ -114,6 +114,7 @@ def train(
     contents = log.contents(train_set, val_set)
     pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px)
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
+    refuse_unreadable(labels, val_labels, sides)
     batches = Batches(pixels, labels, settings, rank, world, device)
     game = game.to(memory_format=torch.channels_last).to(device).train()
     averaged = copy.deepcopy(game.localiser).requires_grad_(False).eval()
@@ -128,6 +129,8 @@ def train(
         state.load(read_resume(resume, identity, contents), accelerator)
         if accelerator.is_main_process:
             console.print(f"going on after step {state.step} of {settings.steps}")
+    elif not game.warm_up_steps:
+        state.begin()
     started = time.monotonic() - state.seconds
 
     with progress_bars(console, shown=accelerator.is_main_process) as progress:
@@ -142,6 +145,7 @@ def train(
             state.warmed += 1
             progress.update(warm_bar, completed=state.warmed)
             if state.warmed == game.warm_up_steps or state.warmed % settings.look_every == 0:
+                state.means(accelerator)  # for what it refuses
                 if state.warmed == game.warm_up_steps:
                     state.begin()
                 state.seconds = time.monotonic() - started
@@ -164,7 +168,7 @@ def train(
             progress.update(bar, completed=state.step, description=f"{settings.method}: {state.described()}")
             if state.step % settings.look_every == 0 or state.step == settings.steps:
                 logits, maps = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
-                row = {"step": state.step, "lr": rate, **state.means(), **judge(logits, maps, val_labels, names)}
+                row = {"step": state.step, "lr": rate, **state.means(accelerator), **judge(logits, maps, val_labels, names)}
                 state.seconds = time.monotonic() - started
                 row["minutes"] = round(state.seconds / 60, 3)
                 state.history.append(row)
@@ -173,7 +177,9 @@ def train(
                     if warning:
                         progress.console.print(f"step {state.step}: {warning}", markup=False, highlight=False)
                     log.write_adversarial(out, state.history)
+                    game.eval()  # or BatchNorm would learn from validation images
                     strip = game.strip(batches.of_validation(val_pixels, val_labels))
+                    game.train()
                     draw.write_picture(out / "strips" / f"{state.step:06}.png", draw.strip(strip.cpu().numpy()))
                 state.save(resume, identity, contents, accelerator)
 
@@ -250,11 +256,7 @@ def turn(
     settings: AdversarialSettings,
     accelerator: Accelerator,
 ) -> Terms:
-    """One side's step: losses, gradients, weights.
-
-    Raises:
-        BadSetting: a loss that is not finite.
-    """
+    """One side's step: losses, gradients, weights."""
     terms: Terms = side(batch, step)
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -314,7 +316,7 @@ class Batches:
     def of_validation(self, pixels: Pixels, labels: Tensor, count: int = 8) -> Batch:
         """Validation images to look at, as they are, each finding in turn."""
         positive = (labels == 1).float()
-        found = [np.flatnonzero(column) for column in positive.numpy().T]
+        found = [np.flatnonzero(column) for column in positive.numpy().T if column.any()]
         ill = np.array([rows[i // len(found) % len(rows)] for i, rows in zip(range(count), cycle(found))])
         healthy = np.flatnonzero(positive.sum(dim=1).numpy() == 0)
         healthy = healthy[np.arange(count) % len(healthy)]
@@ -362,7 +364,6 @@ class State:
         """From the warm-up to the game."""
         self._game.begin()
         self._averaged.load_state_dict(self._game.localiser.state_dict())
-        self._sums, self._counts = {}, {}
 
     def average(self) -> None:
         """Takes the generators' last step into the average."""
@@ -374,19 +375,21 @@ class State:
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def means(self) -> dict[str, float]:
-        """Mean losses since the last look, and begins anew.
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """Mean losses since the last look, over all processes, and begins anew.
 
         Raises:
-            BadSetting: one is not finite.
+            BadSetting: one is not finite; all processes stop then.
         """
-        found = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        local = torch.stack([value.float() / self._counts[name] for name, value in self._sums.items()])
+        found = dict(zip(self._sums, accelerator.reduce(local, reduction="mean").tolist(), strict=True))
         self._sums, self._counts = {}, {}
         for name, value in found.items():
             if not math.isfinite(value):
+                rate = "warm_up_lr" if name.startswith("warm-up") else "lr"
                 raise BadSetting(
-                    f"the loss {name!r} is {value} by step {self.step}. Lower lr (now {self._settings.lr}), or set"
-                    " mixed_precision to 'no'."
+                    f"the loss {name!r} is {value} by step {self.step or self.warmed}. Lower {rate} (now"
+                    f" {getattr(self._settings, rate)}), or set mixed_precision to 'no'."
                 )
         return {name: round(value, 6) for name, value in found.items()}
 
@@ -413,8 +416,6 @@ class State:
                 "warm_optimiser": self.warm_optimiser.state_dict(),
                 "generator_optimiser": self.generator_optimiser.state_dict(),
                 "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
-                "sums": self._sums,
-                "counts": self._counts,
                 "warmed": self.warmed,
                 "step": self.step,
                 "history": self.history,
@@ -431,9 +432,25 @@ class State:
         self.generator_optimiser.load_state_dict(values["generator_optimiser"])
         if accelerator.scaler is not None and values["scaler"]:
             accelerator.scaler.load_state_dict(values["scaler"])
-        self._sums, self._counts = dict(values["sums"]), dict(values["counts"])
         self.warmed, self.step = values["warmed"], values["step"]
         self.history, self.seconds = list(values["history"]), values["seconds"]
+
+
+def refuse_unreadable(labels: Tensor, val_labels: Tensor, sides: Dataset) -> None:
+    """Refuses a side of which no image can be read.
+
+    Raises:
+        BadData: healthy images of a split, ill ones of val, or a finding's training images.
+    """
+    advice = "Restore the files; radtag data check names them."
+    for split, known in (("train", labels), ("val", val_labels)):
+        ill = (known == 1).any(dim=1)
+        for side, there in (("healthy", ~ill), ("ill", ill)):
+            if not there.any():
+                raise BadData(f"{sides.name}: no {side} image of the {split} split can be read. {advice}")
+    for name, column in zip(sides.findings, labels.T, strict=True):
+        if not (column == 1).any():
+            raise BadData(f"{sides.name}: no training image that has {name!r} can be read. {advice}")
 
 
 def decay(done: float, begins: float) -> float:
