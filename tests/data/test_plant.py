@@ -12,13 +12,10 @@ import pytest
 from PIL import Image as Pillow
 
 from radtag.data import phantom
-from radtag.data.healthy import healthy
 from radtag.data.plant import estimate_lungs, plant
 from radtag.data.sources import open_source
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
-
-NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -201,29 +198,6 @@ def test_estimated_lungs_lie_within_outlined_ones(shared_data: Path):
 @pytest.mark.parametrize("shape", [(20, 200), (100, 140)])
 def test_nothing_is_called_lungs_in_a_flat_or_tiny_image(shape: tuple[int, int]):
     assert estimate_lungs(np.full(shape, 0.5, dtype=np.float32)) is None
-
-
-def test_what_counts_as_healthy():
-    labels = {
-        "all zero": (0.0, 0.0, 0.0),
-        "normal": (1.0, 0.0, 0.0),
-        "normal alone known": (1.0, NAN, NAN),
-        "normal and ill": (1.0, 1.0, 0.0),
-        "ill": (0.0, 1.0, 0.0),
-        "unknown": (NAN, NAN, NAN),
-        "partly unknown": (0.0, 0.0, NAN),
-    }
-    records = tuple(Record(name, Path(name), row) for name, row in labels.items())
-    with_normal = Dataset("set", ("No_Finding", "mass", "oedema"), records)
-    assert [r.image for r in healthy(with_normal).records] == ["normal", "normal alone known"]
-    without = Dataset("set", ("nodes", "mass", "oedema"), records)
-    assert [r.image for r in healthy(without).records] == ["all zero"]
-    assert [r.image for r in healthy(without, normal="nodes").records] == ["normal", "normal alone known"]
-    with pytest.raises(BadData, match=r"has no finding 'fine'; it has nodes, mass, oedema"):
-        healthy(without, normal="fine")
-    only_ill = Dataset("set", ("mass",), (Record("x", Path("x"), (1.0,)), Record("y", Path("y"), (NAN,))))
-    with pytest.raises(BadData, match="none of its 2 images is known to be healthy"):
-        healthy(only_ill)
 
 
 @pytest.mark.parametrize(

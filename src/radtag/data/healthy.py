@@ -79,7 +79,7 @@ def two_sides(dataset: Dataset, *, findings: Sequence[str] | None = None, normal
             records.append(record)
     left_out = len(dataset) - len(records)
     note = (
-        f"{counted(left_out, 'image[s]')} with neither a wanted finding nor known to be healthy [is|are] on no side"
+        counted(left_out, "image[s] with neither a wanted finding nor known to be healthy [is|are] on no side")
         if left_out
         else ""
     )
