@@ -9,6 +9,8 @@ image normal, and where more is needed it opens. docs/log.md has the ablation.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -26,6 +28,8 @@ class GuidedOptions(TagGanOptions):
         guide: factor of the evidence in the gate's logit, at first.
     """
 
+    generator: Literal["encoder"] = "encoder"
+    critic: Literal["evidence"] = "evidence"
     guide: float = 1.0
 
 
