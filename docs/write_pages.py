@@ -20,10 +20,14 @@ from radtag.cli import app
 from radtag.data.augment import AugmentOptions
 from radtag.images import dicom, files, nifti, window
 from radtag.models.backbone import BackboneOptions
+from radtag.models.guided import GuidedOptions
+from radtag.models.taggan import TagGanOptions
+from radtag.models.vagan import VaGanOptions
 from radtag.report.definitions import DEFINITIONS, QUESTIONS
-from radtag.train.settings import PRESETS, TrainSettings
+from radtag.train.settings import PRESETS, AdversarialSettings, TrainSettings
 
 DOCS = Path(__file__).parent
+OPTIONS: dict[str, type[BaseModel]] = {"taggan": TagGanOptions, "guided": GuidedOptions, "vagan": VaGanOptions}
 CLI_HEAD = """# The command line
 
 <!-- Written by docs/write_pages.py (make docs). Change the help texts in src/radtag/cli.py instead. -->
@@ -40,13 +44,19 @@ def pages() -> dict[Path, str]:
         DOCS / "cli.md": cli_page(),
         DOCS / "dicom.md": reading_page(),
         DOCS / "metrics.md": between(DOCS / "metrics.md", "metrics", metrics_list()),
-        DOCS / "runs.md": between(DOCS / "runs.md", "settings", settings_list()),
+        DOCS / "runs.md": between(
+            DOCS / "runs.md",
+            "settings of a game",
+            game_settings_list(),
+            between(DOCS / "runs.md", "settings", settings_list()),
+        ),
+        **{DOCS / "methods" / f"{name}.md": method_page(name, options) for name, options in OPTIONS.items()},
     }
 
 
-def between(page: Path, name: str, text: str) -> str:
-    """The page with the text between its two marks."""
-    old = page.read_text(encoding="utf-8")
+def between(page: Path, name: str, text: str, old: str | None = None) -> str:
+    """The page, or what has become of it, with the text between its two marks."""
+    old = page.read_text(encoding="utf-8") if old is None else old
     begin, end = f"<!-- {name}:begin (written by docs/write_pages.py) -->", f"<!-- {name}:end -->"
     if begin not in old or end not in old:
         raise ValueError(f"{page} lacks {begin} ... {end}")
@@ -77,6 +87,34 @@ def settings_list() -> str:
     backbone = settings_rows(BackboneOptions, "backbone.", PRESETS["small"].get("backbone", {}))
     augment = settings_rows(AugmentOptions, "augment.", PRESETS["small"].get("augment", {}))
     return "\n".join([*head, *rows, *backbone, *augment, ""])
+
+
+def game_settings_list() -> str:
+    """The settings of training with two sides."""
+    head = ["| setting | what it is | default |", "|---|---|---|"]
+    return "\n".join([*head, *own_rows(AdversarialSettings, "", TrainSettings), ""])
+
+
+def method_page(name: str, options: type[BaseModel]) -> str:
+    """A method's page, with its own settings."""
+    inherited = options.__bases__[0]
+    rows = own_rows(options, "", inherited if inherited in OPTIONS.values() else None)
+    table = "\n".join(["| setting | what it is | default |", "|---|---|---|", *rows, ""])
+    return between(DOCS / "methods" / f"{name}.md", "options", table)
+
+
+def own_rows(model: type[BaseModel], prefix: str, other: type[BaseModel] | None) -> list[str]:
+    """A row per setting that another class does not have, or has with another default."""
+    texts = attributes(model)
+    rows = []
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            continue
+        theirs = other.model_fields.get(name) if other is not None else None
+        if theirs is None or (theirs.get_default(call_default_factory=True), theirs.description) != (default, None):
+            rows.append(f"| `{prefix}{name}` | {cell(texts[name])} | {value(default)} |")
+    return rows
 
 
 def settings_rows(model: type[BaseModel], prefix: str, small: dict[str, Any]) -> list[str]:

@@ -58,6 +58,8 @@ class TagGanOptions(BaseModel):
         amplitude: the largest amount, as a share of the image's range.
         amount_stride: cells of the amount, in pixels; gates have cells of 2 ("encoder" alone).
         sign: whether disease adds density, removes it, or either.
+        every: steps from one to the next in which healthy images pass too: painted and taken back (cycle), and as they
+            are (identity), with as many times the weight. What they teach is learned soon, and they are half the cost.
         cycle: weight of |n - n'|, n painted and taken back.
         cycle_both: whether that cycle moves the backward generator too.
         cycle_ill: weight of |x - x'|, the counterpart painted again. Where a lesion was cannot be known from a normal
@@ -84,20 +86,21 @@ class TagGanOptions(BaseModel):
     judged: Literal["lse", "max", "avg", "none"] = "lse"
     sharpness: float = Field(default=5.0, gt=0)
     rule: Rule = "hinge"
-    warm_up: int = Field(default=400, ge=0)
+    warm_up: int = Field(default=1600, ge=0)
     gate: bool = True
     gate_bias: float = -3.0
     amplitude: float = Field(default=0.4, gt=0, le=1)
     amount_stride: Literal[2, 4, 8] = 2
     sign: Sign = "either"
+    every: int = Field(default=4, ge=1)
     cycle: float = Field(default=10.0, ge=0)
     cycle_both: bool = False
     cycle_ill: float = Field(default=0.0, ge=0)
     noise: float = Field(default=0.05, ge=0)
     identity: float = Field(default=10.0, ge=0)
-    sparsity: float = Field(default=3.0, ge=0)
+    sparsity: float = Field(default=10.0, ge=0)
     gate_share: float = Field(default=0.3, ge=0)
-    sparsity_painted: float = Field(default=0.2, ge=0)
+    sparsity_painted: float = Field(default=1.0, ge=0)
     ramp: int = Field(default=200, ge=1)
     total_variation: float = Field(default=0.0, ge=0)
     everywhere: float = Field(default=0.5, ge=0)
@@ -121,6 +124,7 @@ PUBLISHED = {
     "warm_up": 0,
     "gate": False,
     "amplitude": 1.0,
+    "every": 1,
     "cycle_both": True,
     "cycle_ill": 10.0,
     "noise": 0.0,
@@ -141,6 +145,17 @@ class Maps(NamedTuple):
 
     changes: Tensor
     gates: Tensor
+
+
+class Made(NamedTuple):
+    """What the generators make of a batch, all (image, row, col): what is taken from the ill images, through which
+    gates, and what is left; in some steps, what is added to the healthy ones, and what comes of it."""
+
+    removed: Tensor
+    gates: Tensor
+    counterpart: Tensor
+    added: Tensor | None
+    painted: Tensor | None
 
 
 class Pairs(NamedTuple):
@@ -301,7 +316,7 @@ class EvidenceCritic(nn.Module):
     """Evidence for any finding (first) and for each, (image, 1 + finding, row / 4, col / 4).
 
     PYLON's idea, a decoder of 1x1 convolutions, without its attention and its normalisation: features at strides 4 to
-    32, each to 64 channels, summed from the coarsest to the finest, and a 1x1 head. BatchNorm in the backbone keeps its
+    16, each to 64 channels, summed from the coarsest to the finest, and a 1x1 head. BatchNorm in the backbone keeps its
     statistics, for the reason given at :class:`EncoderGenerator`.
     """
 
@@ -309,7 +324,7 @@ class EvidenceCritic(nn.Module):
 
     def __init__(self, findings: int, backbone: BackboneOptions) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, None)
+        self.backbone = Backbone(backbone, None, wanted=(4, 8, 16))
         self.lateral = nn.ModuleList(nn.Conv2d(channels, self.WIDTH, 1) for channels in self.backbone.channels)
         self.head = nn.Conv2d(self.WIDTH, 1 + findings, 1)
         with torch.no_grad():
@@ -374,6 +389,7 @@ class TagGan(Game):
         else:
             critic = PatchCritic(findings, backbone.channels)
         self.critics = nn.ModuleDict({"critic": critic})
+        self._made: tuple[Batch, Made] | None = None
 
     def _forward_generator(self, findings: int, backbone: BackboneOptions) -> Generator:
         return generator(findings, backbone, self.options, noise_channels=0)
@@ -418,62 +434,61 @@ class TagGan(Game):
     def generator_terms(self, batch: Batch, step: int) -> Terms:
         """See the module's text and :class:`TagGanOptions`."""
         o = self.options
-        removed, taken = self._take(batch.ill, batch.labels)
-        counterpart = (batch.ill - removed).clamp(0, 1)
-        added, _ = self._paint(batch.healthy, batch.asked)
-        painted = (batch.healthy + added).clamp(0, 1)
-        evidence = self.critic(self.seen(torch.cat([counterpart, painted]))).float()
-        left, shown = self._judged(evidence).split([len(counterpart), len(painted)])
-
-        # The cycle teaches the one that takes away. Left to the one that paints, it is a penalty on painting at all.
-        given = painted if o.cycle_both else painted.detach()
-        again, _ = self._take(self._noisy(given), batch.asked)
-        empty, idle = self._take(batch.healthy, batch.asked)
+        made = self._make(batch, step)
+        self._made = None  # nobody needs it after this
         risen = 0.1 + 0.9 * min(step / o.ramp, 1.0)
+        images = [made.counterpart] if made.painted is None else [made.counterpart, made.painted]
+        evidence = self.critic(self.seen(torch.cat(images))).float()
+        left, *shown = self._judged(evidence).split(len(batch.ill))
         terms = {
             "normal": fooled(o.rule, -left[:, 0]).mean(),
-            "disease": _of_labels(fooled_each(o.rule, shown[:, 1:]), batch.asked),
-            "cycle": o.cycle * (given - again - batch.healthy).abs().mean(),
-            "identity": o.identity * risen * self._size(empty, idle),
-            "sparsity": o.sparsity * risen * self._size(removed, taken),
-            "sparsity_painted": o.sparsity_painted * added.abs().mean(),
+            "sparsity": o.sparsity * risen * self._size(made.removed, made.gates),
         }
-        if o.cycle_ill:
-            back, _ = self._paint(self._noisy(counterpart), batch.labels)
-            terms["cycle_ill"] = o.cycle_ill * (counterpart + back - batch.ill).abs().mean()
         if o.everywhere:
-            cells = evidence[: len(counterpart), 0]
+            cells = evidence[: len(batch.ill), 0]
             terms["everywhere"] = o.everywhere * judged_as("hinge", -cells, real=True).mean()
         if o.guidance:
             terms["guidance"] = o.guidance * _of_labels(left[:, 1:].flatten(2).mean(dim=2), batch.labels)
         if o.total_variation:
-            terms["total_variation"] = o.total_variation * (_variation(removed) + _variation(added))
+            terms["total_variation"] = o.total_variation * _variation(made.removed)
+        if o.cycle_ill:
+            back, _ = self._paint(self._noisy(made.counterpart), batch.labels)
+            terms["cycle_ill"] = o.cycle_ill * (made.counterpart + back - batch.ill).abs().mean()
+        if made.painted is not None and made.added is not None:
+            # It teaches the one that takes away. For the one that paints it is a penalty on painting at all.
+            given = made.painted if o.cycle_both else made.painted.detach()
+            again, _ = self._take(self._noisy(given), batch.asked)
+            empty, idle = self._take(batch.healthy, batch.asked)
+            terms |= {
+                "disease": _of_labels(fooled_each(o.rule, shown[0][:, 1:]), batch.asked),
+                "sparsity_painted": o.sparsity_painted * made.added.abs().mean(),
+                "cycle": o.every * o.cycle * (given - again - batch.healthy).abs().mean(),
+                "identity": o.every * o.identity * risen * self._size(empty, idle),
+            }
         return terms
 
     def critic_terms(self, batch: Batch, step: int) -> Terms:
         """Normal or not; each disease, shown or painted."""
         o = self.options
-        with torch.no_grad():
-            counterpart = (batch.ill - self._take(batch.ill, batch.labels)[0]).clamp(0, 1)
-            painted = (batch.healthy + self._paint(batch.healthy, batch.asked)[0]).clamp(0, 1)
-        images = torch.cat([batch.healthy, counterpart, painted, batch.ill])
+        made = self._make(batch, step)
+        painted = [] if made.painted is None else [made.painted.detach()]
+        images = torch.cat([batch.healthy, batch.ill, made.counterpart.detach(), *painted])
         judged = self._judged(self.critic(self.seen(images)).float())
-        healthy, made_normal, made_ill, ill = judged.split(len(counterpart))
-        not_normal = judged_as(o.rule, -made_normal[:, 0], real=False)
-        not_ill = _of_labels(judged_each(o.rule, made_ill[:, 1:], real=False), batch.asked)
+        healthy, ill, made_normal, *made_ill = judged.split(len(batch.ill))
+        not_normal = [(1.0, judged_as(o.rule, -made_normal[:, 0], real=False).mean())]
+        not_ill = [(1.0, _of_labels(judged_each(o.rule, one[:, 1:], real=False), batch.asked)) for one in made_ill]
         if o.as_they_are:
-            each = 1 + o.as_they_are
-            not_normal = (not_normal + o.as_they_are * judged_as(o.rule, -ill[:, 0], real=False)) / each
             well = _of_labels(judged_each(o.rule, healthy[:, 1:], real=False), batch.asked)
-            not_ill = (not_ill + o.as_they_are * well) / each
+            not_normal.append((o.as_they_are, judged_as(o.rule, -ill[:, 0], real=False).mean()))
+            not_ill.append((o.as_they_are, well))
         terms = {
-            "normal": judged_as(o.rule, -healthy[:, 0], real=True).mean() + not_normal.mean(),
-            "disease": _of_labels(judged_each(o.rule, ill[:, 1:], real=True), batch.labels) + not_ill,
+            "normal": judged_as(o.rule, -healthy[:, 0], real=True).mean() + _weighted(not_normal),
+            "disease": _of_labels(judged_each(o.rule, ill[:, 1:], real=True), batch.labels) + _weighted(not_ill),
         }
         if o.rule == "wgan-gp":
-            terms["penalty"] = 10 * (
-                self._penalty(batch.healthy, counterpart, None) + self._penalty(batch.ill, painted, batch.asked)
-            )
+            terms["penalty"] = 10 * self._penalty(batch.healthy, made.counterpart, None)
+            if made.painted is not None:
+                terms["penalty"] = terms["penalty"] + 10 * self._penalty(batch.ill, made.painted, batch.asked)
         return terms
 
     @torch.no_grad()
@@ -484,6 +499,18 @@ class TagGan(Game):
         back, _ = self._paint(counterpart, batch.labels)
         shown = (0.5 + removed / (2 * self.options.amplitude)).clamp(0, 1)
         return torch.stack([batch.ill, shown, counterpart, (counterpart + back).clamp(0, 1)], dim=1)
+
+    def _make(self, batch: Batch, step: int) -> Made:
+        """What the generators make of a batch; once for both sides, if it is the same batch."""
+        if self._made is None or self._made[0] is not batch:
+            removed, gates = self._take(batch.ill, batch.labels)
+            counterpart = (batch.ill - removed).clamp(0, 1)
+            added = painted = None
+            if step % self.options.every == 0:
+                added, _ = self._paint(batch.healthy, batch.asked)
+                painted = (batch.healthy + added).clamp(0, 1)
+            self._made = (batch, Made(removed, gates, counterpart, added, painted))
+        return self._made[1]
 
     def _take(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """What the forward generator takes for these labels: changes and gates (image, row, col), summed over them."""
@@ -553,6 +580,12 @@ def fooled_each(rule: Rule, judgement: Float[Tensor, "image finding cell"]) -> T
 def _of_labels(values: Float[Tensor, "image finding"], labels: Float[Tensor, "image finding"]) -> Float[Tensor, ""]:
     """The mean over images of each image's mean over its own findings."""
     return ((values * labels).sum(dim=1) / labels.sum(dim=1).clamp(min=1)).mean()
+
+
+def _weighted(parts: list[tuple[float, Tensor]]) -> Tensor:
+    """The weighted mean; 0 of nothing."""
+    total = sum(weight for weight, _ in parts)
+    return torch.stack([weight / total * value for weight, value in parts]).sum() if parts else torch.zeros(())
 
 
 def _summed(

@@ -30,7 +30,7 @@ from radtag.calibration import Calibration
 from radtag.data import augment
 from radtag.data.healthy import two_sides
 from radtag.data.table import Dataset
-from radtag.errors import BadSetting
+from radtag.errors import BadData, BadSetting
 from radtag.geometry import Grid
 from radtag.metrics.classification import auroc
 from radtag.models import new_game
@@ -88,7 +88,7 @@ def train(
     """
     out = Path(out)
     console = console or Console(stderr=True)
-    accelerator = start_accelerator(settings.mixed_precision)
+    accelerator = start_accelerator(settings.mixed_precision, idle_parts=True)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
     if settings.batch_size % world:
         raise BadSetting(
@@ -152,7 +152,7 @@ def train(
                 state.save(resume, identity, contents, accelerator)
         while state.step < settings.steps:
             step, rate = state.step, settings.lr * decay(state.step / settings.steps, settings.decay_from)
-            for at in range(game.critic_steps(step)):
+            for at in reversed(range(game.critic_steps(step))):  # the last turn is on the generators' batch
                 game.critics.requires_grad_(True)
                 terms = turn(
                     critics, state.critic_optimiser, batches.draw(step, turn=at), step, rate, settings, accelerator
@@ -167,8 +167,11 @@ def train(
             state.step += 1
             progress.update(bar, completed=state.step, description=f"{settings.method}: {state.described()}")
             if state.step % settings.look_every == 0 or state.step == settings.steps:
+                means = state.means(accelerator)
                 logits, maps = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
-                row = {"step": state.step, "lr": rate, **state.means(accelerator), **judge(logits, maps, val_labels, names)}
+                if not np.isfinite(logits).all():  # the last of these steps went astray
+                    raise BadSetting(f"a map is not finite by step {state.step}. Lower lr (now {settings.lr}).")
+                row = {"step": state.step, "lr": rate, **means, **judge(logits, maps, val_labels, names)}
                 state.seconds = time.monotonic() - started
                 row["minutes"] = round(state.seconds / 60, 3)
                 state.history.append(row)
@@ -291,12 +294,21 @@ class Batches:
     ) -> None:
         self._pixels, self._settings, self._device = pixels, settings, device
         self._share = share_of(settings.batch_size, rank, world)
+        self._last: tuple[tuple[int, int], Batch] | None = None
         self._positive = (labels == 1).float()
         self._with = [np.flatnonzero(column) for column in self._positive.numpy().T]
         self._healthy = np.flatnonzero(self._positive.sum(dim=1).numpy() == 0)
 
     def draw(self, step: int, *, turn: int) -> Batch:
-        """This process's share of a turn's batch; the same however often it is asked for."""
+        """This process's share of a turn's batch; asked for again, it is the same object.
+
+        Both sides' first turn of a step have one batch, so that what the generators make serves both.
+        """
+        if self._last is None or self._last[0] != (step, turn):
+            self._last = ((step, turn), self._drawn(step, turn))
+        return self._last[1]
+
+    def _drawn(self, step: int, turn: int) -> Batch:
         settings = self._settings
         count = settings.batch_size
         seed = seed_for(settings.seed, step, turn + 1)

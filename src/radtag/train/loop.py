@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -31,8 +32,12 @@ from radtag.train.settings import Settings
 Pixels = NDArray[np.uint8] | ReadablePixels
 
 
-def start_accelerator(mixed_precision: str) -> Accelerator:
+def start_accelerator(mixed_precision: str, *, idle_parts: bool = False) -> Accelerator:
     """An accelerator of this precision, whatever ran in this process before.
+
+    Args:
+        mixed_precision: "no", "bf16" or "fp16".
+        idle_parts: whether some networks have no part in some steps, which processes then look for.
 
     Raises:
         BadSetting: a precision that the machine does not have.
@@ -40,7 +45,8 @@ def start_accelerator(mixed_precision: str) -> Accelerator:
     # Accelerate keeps one precision a process and refuses, or silently keeps, another.
     AcceleratorState._reset_state()
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision)
+        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if idle_parts else []
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
     except ValueError as error:
         raise BadSetting(f"mixed_precision {mixed_precision!r}: {error} Use 'no'.") from error
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would ignore it
