@@ -255,7 +255,7 @@ def data_plant(
 @app.command()
 def train(
     method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="pylon, cam, taggan, vagan or guided.", show_default=False)
+        str, typer.Argument(metavar="METHOD", help="pylon, cam, taggan, vagan, guided or student.", show_default=False)
     ],
     source: Source,
     out: Annotated[Path, typer.Option("--out", help="The run folder.", show_default=False)],
@@ -264,7 +264,7 @@ def train(
         typer.Option(
             "--preset",
             help="paper: the method's published recipe. small: for a few thousand images."
-            " Default: paper for pylon and cam, small for the others.",
+            " Default: paper for pylon and cam, small for the others; a student has none.",
         ),
     ] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Any timm network, as resnet50.")] = None,
@@ -318,7 +318,8 @@ def train(
 ) -> None:
     """Train a localiser on image labels.
 
-    Writes a run folder. Only the train and val splits are used, and no box or mask. What is not given comes from
+    Writes a run folder. Only the train and val splits are used, and no box or mask, but for a student, which learns
+    from masks that a run proposed (radtag tag --as-dataset). What is not given comes from
     the preset; docs/runs.md lists every setting. The same command, given again, goes on with a run that was
     stopped. For several GPUs or machines, put `accelerate launch -m` before it: docs/distributed.md.
 
@@ -327,8 +328,8 @@ def train(
     """
     from radtag.data.sources import open_source
     from radtag.models import GAMES, refuse_unknown
-    from radtag.train import adversarial, classify
-    from radtag.train.settings import AdversarialSettings, TrainSettings, settings_from
+    from radtag.train import adversarial, classify, segment
+    from radtag.train.settings import AdversarialSettings, StudentSettings, TrainSettings, settings_from
 
     refuse_unknown(method)
     flags = {
@@ -363,6 +364,8 @@ def train(
         console.print(f"note: {note}", markup=False, highlight=False)
     if isinstance(settings, AdversarialSettings):
         run = adversarial.train(settings, dataset, out, findings=finding, normal=normal, console=console)
+    elif isinstance(settings, StudentSettings):
+        run = segment.train(settings, dataset, out, console=console)
     else:
         assert isinstance(settings, TrainSettings)
         run = classify.train(settings, dataset, out, console=console)
@@ -406,11 +409,22 @@ def tag(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILES...", help="Images, folders or patterns: DICOM, PNG, JPEG, TIFF, NIfTI."),
+        typer.Argument(
+            metavar="FILES...",
+            help="Images, folders or patterns: DICOM, PNG, JPEG, TIFF, NIfTI. With --as-dataset: one SOURCE.",
+        ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for tags.csv, maps/, masks/, overlays/.", show_default=False)
-    ],
+        Path | None, typer.Option("--out", help="Folder for tags.csv, maps/, masks/, overlays/.", show_default=False)
+    ] = None,
+    as_dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "--as-dataset",
+            metavar="DIR",
+            help="In place of --out: folder for a data set of SOURCE's images with masks for what their labels say.",
+        ),
+    ] = None,
     with_run: WithRun = None,
     finding: Findings = None,
     threshold: Annotated[
@@ -440,6 +454,8 @@ def tag(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="For reading and writing. Default: one a core, at most 8.")
     ] = None,
+    splits: Splits = None,
+    split_seed: SplitSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Tag images with scores, maps, masks and boxes.
@@ -449,10 +465,33 @@ def tag(
     that still has every outline. A second call skips what is done. Files that cannot be read are
     listed at the end, and the exit status is then 1.
 
+    --as-dataset takes a labelled SOURCE (csv:table.csv ...) and writes it again with a proposed mask for every finding
+    that a label says is there: table.csv, masks/, boxes.csv, coco.json, and check.html, the most doubtful first.
+    --splits and --split-seed are for it. docs/tagging-a-dataset.md says how to train on the masks.
+
     \b
     Example: radtag tag runs/chest images/ --out tags
+    Example: radtag tag runs/chest csv:chest/table.csv --as-dataset tagged
     """
+    if (out is None) == (as_dataset is None):
+        raise BadSetting("give one of --out DIR, for the tags of files, and --as-dataset DIR, for a data set's masks.")
     _waiting_threads_sleep()
+    options = {
+        "device": device,
+        "batch_size": batch_size,
+        "findings": finding,
+        "threshold": _thresholds(threshold),
+        "mask": _mask_rule(mask),
+        "grid": grid,
+        "tta": tta,
+        "min_area_px": min_area,
+    }
+    if as_dataset is not None:
+        _propose([run, *(with_run or [])], files, as_dataset, save, splits, split_seed, options, as_json)
+        return
+    assert out is not None
+    if splits is not None:
+        raise BadSetting(f"--splits {splits}: files have no splits. Leave it out, or give --as-dataset and a SOURCE.")
     from radtag.tag import tag_files
 
     wanted = [name for name in save if name != "none"] if save else None
@@ -465,15 +504,36 @@ def tag(
             save_for=save_for,
             threads=threads,
             progress=advance,
-            device=device,
-            batch_size=batch_size,
-            findings=finding,
-            threshold=_thresholds(threshold),
-            mask=_mask_rule(mask),
-            grid=grid,
-            tta=tta,
-            min_area_px=min_area,
+            **options,
         )
+    _print(summary.to_dict(), as_json, *summary.lines())
+    if not summary.ok:
+        raise typer.Exit(1)
+
+
+def _propose(
+    runs: Sequence[Path],
+    given: Sequence[str],
+    out: Path,
+    save: Sequence[str] | None,
+    splits: Path | None,
+    split_seed: int,
+    options: Mapping[str, Any],
+    as_json: bool,
+) -> None:
+    """What tag does with --as-dataset."""
+    from radtag.data.sources import open_source
+    from radtag.propose import propose
+
+    if len(given) != 1:
+        raise BadSetting(f"--as-dataset takes one SOURCE, such as csv:table.csv, got {', '.join(given)}.")
+    if save:
+        raise BadSetting(f"--save {save[0]}: a data set has its masks and pictures. Leave it out, or give --out.")
+    dataset = open_source(given[0], splits=splits, seed=split_seed)
+    for note in dataset.notes:
+        _console().print(f"note: {note}", markup=False, highlight=False)
+    with _progress("proposing masks") as advance:
+        summary = propose(runs, dataset, out, progress=advance, **options)
     _print(summary.to_dict(), as_json, *summary.lines())
     if not summary.ok:
         raise typer.Exit(1)

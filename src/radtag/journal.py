@@ -96,8 +96,8 @@ class Journal:
             at += len(line)
         self._file.truncate(at)
 
-    def add_image(self, file: Path, stamp: Stamp, of: Name, name: Name, rows: list[tuple[str, ...]]) -> None:
-        """An image whose pictures are written."""
+    def add_image(self, file: Path, stamp: Stamp, of: Name, name: Name, rows: Sequence[Any]) -> None:
+        """An image whose pictures are written, with what is said of it: lines of tags.csv, or other plain values."""
         self._add({"file": str(file), "stamp": stamp, "of": of, "image": name, "rows": rows})
 
     def add_end(self, file: Path, stamp: Stamp | None, error: str | None) -> None:
@@ -145,8 +145,22 @@ class Journal:
 
     def images(self) -> list[str]:
         """Names of the images that hold, in natural order: a2 before a10."""
-        holding = [name for name, (file, stamp, _, _) in self._images.items() if self._latest[file] == stamp]
-        return sorted(holding, key=lambda name: [(t, len(d), d) for t, d in re.findall(r"(\D*)(\d*)", name)])
+        return sorted(
+            filter(self.holds, self._images),
+            key=lambda name: [(t, len(d), d) for t, d in re.findall(r"(\D*)(\d*)", name)],
+        )
+
+    def holds(self, name: str) -> bool:
+        """Whether the image is in, from its file as it was last."""
+        return name in self._images and self._latest[self._images[name][0]] == self._images[name][1]
+
+    def entry(self, name: str) -> dict[str, Any] | None:
+        """What was added of an image ("file", "stamp", "rows" ...), if it holds."""
+        if not self.holds(name):
+            return None
+        self._file.seek(self._images[name][3])
+        found: dict[str, Any] = json.loads(self._file.readline())
+        return found
 
     def assemble(self, path: Path, columns: Sequence[str], findings: Sequence[str]) -> dict[str, int]:
         """Writes tags.csv, whole or not at all; how many images are positive for each finding."""
@@ -157,8 +171,8 @@ class Journal:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(columns)
             for name in self.images():
-                self._file.seek(self._images[name][3])
-                entry = json.loads(self._file.readline())
+                entry = self.entry(name)
+                assert entry is not None
                 for row in entry["rows"]:
                     table.writerow([*row, entry["file"]])
                     positives[row[1]] += row[4] == "1"

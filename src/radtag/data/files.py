@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -95,6 +96,20 @@ def new_folder(out: Path) -> Iterator[Path]:
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def plain_names(images: Iterable[str]) -> dict[str, str]:
+    """Image -> a file name without ending, plain and unique whatever the case of its letters."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for image in images:
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(Path(image).with_suffix(""))).strip("._") or "image"
+        if plain.lower() in taken:
+            bare = image.encode("utf-8", "surrogateescape")  # as it is on the disk, UTF-8 or not
+            plain = f"{plain}-{hashlib.blake2b(bare, digest_size=4).hexdigest()}"
+        taken.add(plain.lower())
+        names[image] = plain
+    return names
 
 
 def _probe(path: Path, size: int) -> str:

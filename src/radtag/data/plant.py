@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from radtag.data import lesions, splits
-from radtag.data.files import new_folder
+from radtag.data.files import new_folder, plain_names
 from radtag.data.healthy import healthy
 from radtag.data.lesions import KINDS, Anatomy, FloatImage, Mask, boxes_of, split_lungs
 from radtag.data.phantom import progress_bar, write_tables
@@ -133,7 +132,7 @@ def plant(
         chosen = replace(chosen, records=tuple(chosen.records[i] for i in sorted(drawn.tolist())))
     chosen = _with_splits(chosen, seed)
     plan = _plan(chosen, share, kinds, seed, times)
-    names = _file_names(chosen)
+    names = plain_names(record.image for record in chosen.records)
     if times > 1:
         chosen = replace(chosen, records=tuple(replace(r, patient=r.patient or r.image) for r in chosen.records))
     jobs = [(record, turn) for turn in range(times) for record in chosen.records if (record.image, turn) in plan]
@@ -249,19 +248,6 @@ def _bytes(name: str) -> bytes:
 
 
 _PAINTING_ORDER = ("pneumothorax", "effusion", "consolidation", "atelectasis", "mass", "nodule")
-
-
-def _file_names(dataset: Dataset) -> dict[str, str]:
-    """Image -> a file name without ending, plain and unique."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for record in dataset.records:
-        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(Path(record.image).with_suffix(""))).strip("._") or "image"
-        if plain.lower() in taken:
-            plain = f"{plain}-{hashlib.blake2b(_bytes(record.image), digest_size=4).hexdigest()}"
-        taken.add(plain.lower())
-        names[record.image] = plain
-    return names
 
 
 def _plant_one(

@@ -1,6 +1,7 @@
 """The contract every data source fills: a table of images with findings, patient and split.
 
-Boxes and masks ride along for scoring only; nothing under :mod:`radtag.train` reads them.
+Boxes and masks ride along for scoring only; nothing under :mod:`radtag.train` reads them. The one exception is
+:mod:`radtag.train.segment`, which learns from masks that a run proposed (:data:`PROPOSED`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from radtag.errors import BadData
 from radtag.geometry import XYXY
 
 SPLITS = ("train", "val", "test")
+PROPOSED = "proposed by"
+"""How the attribute "masks" of an image begins whose masks and boxes are a run's proposals, and not truth."""
 
 
 @dataclass(frozen=True)

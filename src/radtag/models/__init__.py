@@ -8,6 +8,7 @@ cam      :mod:`radtag.models.cam`     Zhou et al., CVPR 2016
 taggan   :mod:`radtag.models.taggan`  Nawaz et al., 2025
 vagan    :mod:`radtag.models.vagan`   Baumgartner et al., CVPR 2018
 guided   :mod:`radtag.models.guided`  ours: PYLON's evidence guides TagGAN
+student  :mod:`radtag.models.student` U-Net and its kin, on masks that a run proposed
 ======== ============================ ==================================================
 
 A new method is a file with a ``build(findings, backbone, options, size_px)`` function and a line in :data:`METHODS`.
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 CLASSIFIERS = {"pylon": "radtag.models.pylon", "cam": "radtag.models.cam"}
 GAMES = {"taggan": "radtag.models.taggan", "vagan": "radtag.models.vagan", "guided": "radtag.models.guided"}
-METHODS = CLASSIFIERS | GAMES
+STUDENTS = {"student": "radtag.models.student"}
+METHODS = CLASSIFIERS | GAMES | STUDENTS
 
 
 def refuse_unknown(method: str) -> None:
@@ -99,4 +101,14 @@ def _refused_options(method: str) -> Iterator[None]:
         ) from error
 
 
-__all__ = ["CLASSIFIERS", "GAMES", "METHODS", "BackboneOptions", "Output", "build", "new_game", "refuse_unknown"]
+__all__ = [
+    "CLASSIFIERS",
+    "GAMES",
+    "METHODS",
+    "STUDENTS",
+    "BackboneOptions",
+    "Output",
+    "build",
+    "new_game",
+    "refuse_unknown",
+]

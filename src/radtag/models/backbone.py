@@ -16,7 +16,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -123,7 +123,14 @@ class Backbone(nn.Module):
             self.train()
 
 
-def load_weights(backbone: Backbone, options: BackboneOptions) -> str:
+class Encoder(NamedTuple):
+    """A timm network within another model, made for a size of input or for any, as weights are loaded into it."""
+
+    net: nn.Module
+    size_px: int | None
+
+
+def load_weights(backbone: Backbone | Encoder, options: BackboneOptions) -> str:
     """Fill the backbone with pretrained weights.
 
     Returns:

@@ -50,15 +50,15 @@ def fingerprint(*datasets: Dataset) -> str:
 
 
 def contents(*datasets: Dataset) -> str:
-    """A short name of the image files themselves, in order, wherever they lie; training reads no mask."""
+    """A short name of the image files themselves, in order, wherever they lie; masks are not among them."""
     digests = content_digests([record.path for dataset in datasets for record in dataset.records])
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
 
-def write(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """The whole log again, as JSON lines, CSV and curves; each file is replaced at once."""
+def write(out: Path, history: Sequence[Mapping[str, Any]], *, loss: str = "binary cross-entropy") -> None:
+    """The whole log again, as JSON lines, CSV and curves; each file is replaced at once. ``loss`` names it."""
     _write_tables(out, history, "epoch")
-    draw_curves(out / "curves.png", history)
+    draw_curves(out / "curves.png", history, loss)
 
 
 def write_adversarial(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -86,13 +86,13 @@ def undefined_as_none(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def draw_curves(file: Path, history: Sequence[Mapping[str, Any]]) -> None:
+def draw_curves(file: Path, history: Sequence[Mapping[str, Any]], loss: str = "binary cross-entropy") -> None:
     """Losses on the left; on the right the mean AUROC over each finding's."""
     epochs = [row["epoch"] for row in history]
     with _figure(file, columns=2) as (losses, areas):
         losses.plot(epochs, [row["train_loss"] for row in history], marker=".", color="#777777", label="training")
         losses.plot(epochs, [row["val_loss"] for row in history], marker=".", color="#c1440e", label="validation")
-        losses.set(xlabel="epoch", ylabel="binary cross-entropy")
+        losses.set(xlabel="epoch", ylabel=loss)
         losses.legend(frameon=False)
         _draw_areas(areas, epochs, history, "epoch")
 

@@ -11,7 +11,7 @@ from radtag.calibration import HEALTHY_SHARE, PEAK_SHARE
 from radtag.data.augment import AugmentOptions
 from radtag.data.prepare import Fit
 from radtag.errors import BadSetting
-from radtag.models import GAMES, taggan
+from radtag.models import GAMES, STUDENTS, taggan
 from radtag.models.backbone import BackboneOptions
 
 
@@ -147,8 +147,42 @@ class AdversarialSettings(Settings):
     )
 
 
+class StudentSettings(Settings):
+    """Settings of a student's training, a segmentation network that learns from proposed masks.
+
+    Attributes:
+        epochs: passes over the training images; the one with the lowest validation loss is kept.
+        lr: learning rate at its highest; it warms up, and falls as a cosine does.
+        weight_decay: of AdamW.
+        backbone_lr: learning rate of the encoder, as a share of ``lr``.
+        warmup: share of all steps in which the rate rises.
+        ema: decay of the running average of the weights, which is what is validated and kept; 0 is none.
+        clip_norm: largest norm of the gradient; 0 does not clip.
+        dice: weight of the soft Dice loss beside the cross-entropy.
+        trust_masks: train on masks that no run proposed, the data set's own.
+    """
+
+    method: str = "student"
+    backbone: BackboneOptions = BackboneOptions(name="tf_efficientnet_lite0")
+    batch_size: int = Field(default=16, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    lr: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    backbone_lr: float = Field(default=1.0, gt=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    clip_norm: float = Field(default=1.0, ge=0)
+    dice: float = Field(default=1.0, ge=0)
+    trust_masks: bool = False
+    augment: AugmentOptions = AugmentOptions(
+        rotate_deg=15, area=(0.6, 1.0), brightness=0.2, contrast=0.3, interpolation="bilinear"
+    )
+
+
 def settings_class(method: str) -> type[Settings]:
     """The class of a method's settings."""
+    if method in STUDENTS:
+        return StudentSettings
     return AdversarialSettings if method in GAMES else TrainSettings
 
 
@@ -192,7 +226,7 @@ def settings_from(preset: str | None = None, *, method: str = "pylon", **changes
 
     Args:
         preset: "paper" or "small"; left out, "paper" for classifiers and "small" for adversarial methods, of which the
-            papers say too little.
+            papers say too little. A student has its defaults alone.
         method: whose settings.
         changes: settings by name.
 
@@ -200,10 +234,15 @@ def settings_from(preset: str | None = None, *, method: str = "pylon", **changes
         BadSetting: an unknown preset or setting, or a value out of range.
     """
     game = method in GAMES
-    preset = preset or ("small" if game else "paper")
+    chosen, preset = preset, preset or ("small" if game else "paper")
     if preset not in PRESETS:
         raise BadSetting(f"unknown preset {preset!r}; use one of {', '.join(PRESETS)}.")
-    merged: dict[str, Any] = {**(GAME_PRESETS[preset].get(method, {}) if game else PRESETS[preset]), "method": method}
+    if method in STUDENTS and chosen is not None:
+        raise BadSetting(f"preset {chosen!r}: {method} has its defaults alone. Leave the preset out.")
+    own: dict[str, Any] = (
+        {} if method in STUDENTS else GAME_PRESETS[preset].get(method, {}) if game else PRESETS[preset]
+    )
+    merged: dict[str, Any] = {**own, "method": method}
     kind = settings_class(method)
     for name, value in changes.items():
         before = merged.get(name)

@@ -1,0 +1,452 @@
+"""The whole loop of a student, from proposed masks to a run folder.
+
+Of all that is under :mod:`radtag.train` this alone reads masks, and it asks that a run proposed them (``radtag tag
+--as-dataset``, whose tables say so in the attribute "masks"): whoever trains on true outlines is to do it on purpose,
+with ``trust_masks``, and the card says which it was.
+
+Resume is exact as in :mod:`radtag.train.classify`: what is random is drawn from (seed, epoch, step), and what has a
+history is written whole after every epoch. Several processes share a batch and its loss.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor, nn
+
+from radtag.calibration import Calibration
+from radtag.data import augment
+from radtag.data.cache import content_digests
+from radtag.data.masks import Masks, load_masks
+from radtag.data.table import PROPOSED, Dataset, Record
+from radtag.errors import BadData, BadSetting
+from radtag.geometry import Grid
+from radtag.metrics.classification import auroc
+from radtag.models import build
+from radtag.models.backbone import load_weights, normalisation
+from radtag.train import log
+from radtag.train.loop import (
+    Pixels,
+    average,
+    finished_run,
+    generator_for,
+    known_only,
+    load_pixels,
+    not_learned,
+    predict_logits,
+    predict_maps,
+    progress_bars,
+    read_resume,
+    seed_for,
+    share_of,
+    start_accelerator,
+    write_resume,
+)
+from radtag.train.run import Run, normalise
+from radtag.train.settings import StudentSettings
+from radtag.words import counted
+
+MOST_MAP_BYTES = 2_000_000_000
+"""Of validation maps, which are as large as the images, in memory at once: calibration takes as many images as fit."""
+
+
+def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, console: Console | None = None) -> Run:
+    """Train a student on proposed masks and write its run folder.
+
+    Args:
+        settings: everything that shapes the result.
+        dataset: with masks, a train and a val split; a test split is not touched.
+        out: the run folder; an unfinished one is gone on with, a finished one is returned as it is.
+        console: where progress is shown.
+
+    Raises:
+        BadData: no image to train or to choose by, or a finding without any mask.
+        BadRun: the folder holds a run with other settings or data.
+        BadSetting: masks that no run proposed, without ``trust_masks``; or settings that do not fit.
+    """
+    out = Path(out)
+    console = console or Console(stderr=True)
+    accelerator = start_accelerator(settings.mixed_precision)
+    device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
+    if settings.batch_size % world:
+        raise BadSetting(
+            f"a batch of {settings.batch_size} does not divide among {world} processes. Choose a multiple."
+        )
+    train_set, val_set = known_only(dataset.only("train")), known_only(dataset.only("val"))
+    origins = _origins(train_set, val_set, settings)
+    _refuse_maskless(train_set, val_set)
+    identity = {
+        "settings": settings.model_dump(mode="json"),
+        "data": f"{log.fingerprint(train_set, val_set)} {_fingerprint(train_set, val_set)}",
+    }
+    finished = finished_run(out, identity, train_set, val_set)
+    if finished is not None:
+        return finished
+
+    torch.manual_seed(settings.seed)
+    model = build(settings.method, len(dataset.findings), settings.backbone, settings.options, settings.size_px)
+    weights_from = load_weights(model.backbone, settings.backbone)  # type: ignore[arg-type]
+    out.mkdir(parents=True, exist_ok=True)
+    contents = log.contents(train_set, val_set)
+    pixels, _, _, failures = load_pixels(train_set, settings, settings.size_px)
+    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
+    masks = load_masks(train_set, _readable(train_set, failures), settings.size_px, settings.fit)
+    val_masks = load_masks(val_set, _readable(val_set, val_failures), settings.size_px, settings.fit)
+    taught = np.flatnonzero(masks.known.any(axis=1))  # an image of which no mask is known has nothing to teach
+    if len(taught) < 2:
+        raise BadData(f"{dataset.name}: {counted(len(taught), 'training image[s]')} with a known mask; 2 are needed.")
+    batches = max(len(taught) // settings.batch_size, 1)
+    steps = batches * settings.epochs
+
+    model = model.to(memory_format=torch.channels_last)
+    if world > 1 and device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    own_mean, own_sd = normalisation(settings.backbone)
+    mean = settings.mean if settings.mean is not None else own_mean
+    sd = settings.sd if settings.sd is not None else own_sd
+    model = model.to(device)
+    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
+    optimiser = _optimiser(model, settings)
+    wrapped, optimiser = accelerator.prepare(model, optimiser)
+    history: list[dict[str, Any]] = []
+    best: dict[str, Tensor] | None = None
+    best_value, seconds = math.inf, 0.0
+
+    resume = out / "resume.pt"
+    if resume.is_file():
+        state = read_resume(resume, identity, contents)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        if averaged is not None:
+            averaged.load_state_dict(state["averaged"])
+        if accelerator.scaler is not None and state["scaler"]:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        history, best, best_value, seconds = state["history"], state["best"], state["best_value"], state["seconds"]
+        if accelerator.is_main_process:
+            console.print(f"going on after epoch {len(history)} of {settings.epochs}")
+
+    started = time.monotonic() - seconds
+    with progress_bars(console, shown=accelerator.is_main_process) as progress:
+        epochs_bar = progress.add_task("student: epochs", total=settings.epochs, completed=len(history))
+        steps_bar = progress.add_task("steps", total=batches)
+        for epoch in range(len(history), settings.epochs):
+            progress.reset(steps_bar, total=batches)
+            wrapped.train()
+            total = torch.zeros((), device=device)
+            order = np.random.default_rng([settings.seed, epoch]).permutation(taught)
+            for step in range(batches):
+                chosen = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+                warp = augment.draw(len(chosen), settings.augment, generator_for(settings.seed, epoch, step))
+                part = share_of(len(chosen), rank, world)
+                mine, warp = chosen[part], augment.take(warp, part)
+                images = warp.images(torch.from_numpy(pixels[mine]).to(device).float().div_(255))
+                target = torch.from_numpy(masks[mine]).to(device).float()
+                target = torch.stack([warp.masks(of) for of in target.unbind(1)], dim=1)
+                known = torch.from_numpy(masks.known[mine]).to(device)
+                torch.manual_seed(seed_for(settings.seed, epoch, step, rank + 1))  # dropout
+                for group in optimiser.param_groups:
+                    group["lr"] = _rate(settings, epoch * batches + step, steps) * group["share"]
+                output = wrapped(normalise(images, mean, sd, settings.backbone.channels))
+                sums = mask_losses(output.maps, target, known)
+                # DDP averages gradients over processes; what is wanted are the means over the whole batch.
+                counts = accelerator.reduce(torch.stack([sums.known, sums.filled]), reduction="sum").clamp(min=1)
+                loss = sums.cross_entropy / counts[0] + settings.dice * sums.dice / counts[1]
+                optimiser.zero_grad(set_to_none=True)
+                accelerator.backward(loss * world)
+                if settings.clip_norm:
+                    accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
+                optimiser.step()
+                if averaged is not None:
+                    average(averaged, model, settings.ema, epoch * batches + step)
+                total += loss.detach()
+                progress.advance(steps_bar)
+
+            judged = averaged if averaged is not None else model
+            train_loss = accelerator.reduce(total, reduction="sum").item() / batches
+            logits = predict_logits(judged, val_pixels, settings, mean, sd, accelerator)
+            if not (math.isfinite(train_loss) and np.isfinite(logits).all()):
+                raise BadSetting(
+                    f"the loss or a logit is not finite in epoch {epoch + 1}. Lower --lr (now {settings.lr}), "
+                    "or set clip_norm, or mixed_precision to 'no'."
+                )
+            row = {
+                "epoch": epoch + 1,
+                "lr": _rate(settings, (epoch + 1) * batches - 1, steps),
+                "train_loss": train_loss,
+                **_judge(judged, val_pixels, val_masks, settings, mean, sd, device),
+                **_areas(logits, val_labels, dataset.findings),
+            }
+            if best is None or row["val_loss"] < best_value:
+                best_value = row["val_loss"]
+                best = {name: tensor.detach().cpu().clone() for name, tensor in judged.state_dict().items()}
+            seconds = time.monotonic() - started
+            history.append({**row, "minutes": round(seconds / 60, 3)})
+            if accelerator.is_main_process:
+                log.write(out, history, loss="cross-entropy + Dice loss")
+                write_resume(
+                    resume,
+                    {
+                        "identity": log.digest(identity),
+                        "begun_with": identity,
+                        "contents": contents,
+                        "model": model.state_dict(),
+                        "averaged": averaged.state_dict() if averaged is not None else {},
+                        "optimiser": optimiser.state_dict(),
+                        "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
+                        "history": history,
+                        "best": best,
+                        "best_value": best_value,
+                        "seconds": seconds,
+                    },
+                )
+            text = f"student: loss {train_loss:.4f}, val {row['val_loss']:.4f}, Dice {row['val_dice']:.3f}"
+            progress.update(epochs_bar, advance=1, description=text)
+
+    assert best is not None  # at least one epoch has been judged
+    model.load_state_dict(best)
+    model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    calibration, notes = _calibrate(model, val_pixels, val_labels, dataset.findings, settings, mean, sd, accelerator)
+    logits = predict_logits(model, val_pixels, settings, mean, sd, accelerator)
+    warnings = not_learned(logits, val_labels, val_patients, dataset.findings)
+    kept = min(history, key=lambda row: row["val_loss"])
+    card = log.card(
+        settings=settings,
+        identity=log.digest(identity),
+        contents=contents,
+        train_set=train_set,
+        val_set=val_set,
+        weights_from=weights_from,
+        validation={
+            **log.validation(history, "loss"),
+            "dice_with_given_masks": log.undefined_as_none(round(kept["val_dice"], 4)),
+        },
+        minutes=history[-1]["minutes"],
+        failures=(*failures, *val_failures),
+        notes=notes,
+        warnings=warnings,
+        processes=world,
+        device=str(device),
+    )
+    square = (settings.size_px, settings.size_px)
+    run = Run(
+        path=out,
+        settings=settings,
+        findings=dataset.findings,
+        mean=mean,
+        sd=sd,
+        grids=(Grid.tiles(square, square),) * len(dataset.findings),
+        calibration=calibration,
+        card=_with_masks(card, origins, masks, dataset.findings),
+    )
+    if accelerator.is_main_process:
+        run.save(best)
+        resume.unlink(missing_ok=True)
+        for warning in warnings:
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    accelerator.wait_for_everyone()
+    return Run.load(out)
+
+
+class Sums:
+    """Losses of pairs of image and finding, added up, and how many there are.
+
+    Args:
+        cross_entropy: of the pairs whose mask is known, each the mean over its pixels.
+        dice: soft Dice losses of the pairs whose mask is known and not empty.
+        known: pairs with a known mask.
+        filled: of these, with one that is not empty.
+    """
+
+    def __init__(self, cross_entropy: Tensor, dice: Tensor, known: Tensor, filled: Tensor) -> None:
+        self.cross_entropy, self.dice, self.known, self.filled = cross_entropy, dice, known, filled
+
+
+def mask_losses(
+    logits: Float[Tensor, "batch finding row col"],
+    masks: Float[Tensor, "batch finding row col"],
+    known: Bool[Tensor, "batch finding"],
+) -> Sums:
+    """Binary cross-entropy and soft Dice loss, in float32; what is not known moves no gradient.
+
+    The soft Dice loss is 1 - 2 sum(p m) / (sum(p) + sum(m)) with p = sigmoid(logit) and m the mask, each pair of image
+    and finding by itself (Milletari et al., "V-Net", 2016, without the squares). An empty mask has no overlap to speak
+    of, and there the cross-entropy teaches alone.
+    """
+    logits = logits.float()
+    each = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(dim=(2, 3))
+    size = masks.sum(dim=(2, 3))
+    filled = known & (size > 0)
+    chance = logits.sigmoid()
+    dice = 1 - 2 * (chance * masks).sum(dim=(2, 3)) / (chance.sum(dim=(2, 3)) + size).clamp(min=1e-6)
+    return Sums((each * known).sum(), (dice * filled).sum(), known.sum(), filled.sum())
+
+
+def _origins(train_set: Dataset, val_set: Dataset, settings: StudentSettings) -> dict[str, int]:
+    """By what the masks were proposed -> in how many images.
+
+    Raises:
+        BadSetting: masks that no run proposed, and ``trust_masks`` is not set.
+    """
+    found: dict[str, int] = {}
+    for dataset in (train_set, val_set):
+        for record in dataset.records:
+            if not any(name in record.masks for name in dataset.findings):
+                continue
+            mark = record.attributes.get("masks", "")
+            if not mark.startswith(PROPOSED):
+                if not settings.trust_masks:
+                    raise BadSetting(
+                        f"the masks of {dataset.name} are not marked as a run's proposals ({record.image}, for one):"
+                        " they may be the truth that scores are taken by, and what is trained on them is no longer"
+                        " learned from image labels. Propose masks with radtag tag RUN SOURCE --as-dataset DIR and"
+                        " train on csv:DIR, or, if outlines are meant, give --set trust_masks=true."
+                    )
+                mark = "the data set's own (trust_masks)"
+            found[mark] = found.get(mark, 0) + 1
+    return found
+
+
+def _refuse_maskless(train_set: Dataset, val_set: Dataset) -> None:
+    for dataset, split in ((train_set, "training"), (val_set, "validation")):
+        for at, finding in enumerate(dataset.findings):
+            if not any(record.labels[at] == 1 and finding in record.masks for record in dataset.records):
+                if split == "validation" and any(
+                    record.labels[i] == 1 and name in record.masks
+                    for record in dataset.records
+                    for i, name in enumerate(dataset.findings)
+                ):
+                    continue  # chosen by the other findings
+                raise BadData(
+                    f"{dataset.name}: no {split} image with {finding} has a mask of it. Propose some with"
+                    " radtag tag RUN SOURCE --as-dataset DIR, or name the findings wanted with --finding."
+                )
+
+
+def _fingerprint(*datasets: Dataset) -> str:
+    """A short name of the masks, by content."""
+    listed = [
+        (record.image, finding, path)
+        for dataset in datasets
+        for record in dataset.records
+        for finding, path in sorted(record.masks.items())
+        if finding in dataset.findings
+    ]
+    digests = content_digests([path for _, _, path in listed])
+    named = [(image, finding, digest) for (image, finding, _), digest in zip(listed, digests, strict=True)]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+
+def _readable(dataset: Dataset, failures: Sequence[tuple[str, str]]) -> list[Record]:
+    gone = {path for path, _ in failures}
+    return [record for record in dataset.records if str(record.path) not in gone]
+
+
+def _optimiser(model: nn.Module, settings: StudentSettings) -> torch.optim.Optimizer:
+    net: nn.Module = model.backbone.net  # type: ignore[union-attr, assignment]
+    pretrained = {id(parameter) for parameter in net.parameters()}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in pretrained]
+    groups = [{"params": rest, "share": 1.0}, {"params": list(net.parameters()), "share": settings.backbone_lr}]
+    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def _rate(settings: StudentSettings, step: int, steps: int) -> float:
+    """Warms up in a line, then falls to 0 as a cosine does."""
+    warm = max(int(settings.warmup * steps), 1)
+    if step < warm:
+        return settings.lr * (step + 1) / warm
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+
+
+@torch.inference_mode()
+def _judge(
+    model: nn.Module,
+    pixels: Pixels,
+    masks: Masks,
+    settings: StudentSettings,
+    mean: float,
+    sd: float,
+    device: torch.device,
+) -> dict[str, float]:
+    """Loss of the validation images, and the mean Dice of the masks they have, at the sigmoid of 0.5."""
+    model.eval()
+    entropy = dice = overlap = 0.0
+    known = filled = 0
+    for start in range(0, len(pixels), 32):
+        part = slice(start, start + 32)
+        images = torch.from_numpy(pixels[part]).to(device).float().div_(255)
+        maps = model(normalise(images, mean, sd, settings.backbone.channels)).maps
+        target = torch.from_numpy(masks[part]).to(device).float()
+        told = torch.from_numpy(masks.known[part]).to(device)
+        sums = mask_losses(maps, target, told)
+        entropy, dice = entropy + sums.cross_entropy.item(), dice + sums.dice.item()
+        known, filled = known + int(sums.known), filled + int(sums.filled)
+        drawn, size = (maps > 0).float(), target.sum(dim=(2, 3))
+        hard = 2 * (drawn * target).sum(dim=(2, 3)) / (drawn.sum(dim=(2, 3)) + size).clamp(min=1)
+        overlap += float((hard * (told & (size > 0))).sum())
+    return {
+        "val_loss": entropy / max(known, 1) + settings.dice * dice / max(filled, 1),
+        "val_dice": overlap / filled if filled else math.nan,
+    }
+
+
+def _areas(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...]) -> dict[str, Any]:
+    per_finding = auroc(labels.numpy(), logits)
+    defined = per_finding[~np.isnan(per_finding)]
+    return {
+        "val_auroc": float(defined.mean()) if len(defined) else math.nan,
+        "val_auroc_of": {name: float(value) for name, value in zip(findings, per_finding, strict=True)},
+    }
+
+
+def _calibrate(
+    model: nn.Module,
+    pixels: Pixels,
+    labels: Tensor,
+    findings: tuple[str, ...],
+    settings: StudentSettings,
+    mean: float,
+    sd: float,
+    accelerator: Any,
+) -> tuple[Calibration, list[str]]:
+    """Scores and maps as everywhere; the mask is where the network's own sigmoid is above 0.5, as it was taught."""
+    most = max(MOST_MAP_BYTES // (2 * len(findings) * settings.size_px**2), 1)
+    every = -(-len(pixels) // most)
+    taken = np.arange(0, len(pixels), every)
+    logits, maps = predict_maps(model, np.asarray(pixels[taken]), settings, mean, sd, accelerator)
+    fitted = Calibration.fit(
+        logits,
+        maps,
+        labels.numpy()[taken],
+        healthy_share=settings.healthy_share,
+        peak_share=settings.peak_share,
+        findings=findings,
+    )
+    values = fitted.to_dict()
+    values["mask_threshold"] = [1 / (1 + math.exp(-bias)) for bias in fitted.map_bias]
+    notes = [note for note in fitted.notes if "mask threshold" not in note and "masks cover" not in note]
+    if every > 1:
+        notes.append(f"calibrated on {len(taken)} of {len(pixels)} validation images, whose maps fit into memory")
+    return Calibration.from_dict({**values, "notes": notes}), notes
+
+
+def _with_masks(
+    card: dict[str, Any], origins: dict[str, int], masks: Masks, findings: tuple[str, ...]
+) -> dict[str, Any]:
+    """The card of a method that has seen masks: whose they were, and a limit in place of one that does not hold."""
+    seen = "Learned from masks, which are " + "; ".join(f"{mark}, of {n} images" for mark, n in origins.items())
+    limits = [f"{seen}. It repeats their errors." if "no outline was seen" in one else one for one in card["limits"]]
+    counts = {name: int((masks.place[:, at] >= 0).sum()) for at, name in enumerate(findings)}
+    return {**card, "masks": {"origin": list(origins), "train_masks": counts}, "limits": limits}
