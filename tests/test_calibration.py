@@ -180,6 +180,44 @@ def test_survives_toml():
     assert fitted.only([1]).mask_threshold == fitted.mask_threshold[1:]
 
 
+def amounts(peak: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two healthy images of 10 x 10 cells, in which three cells change a little, and three ill ones."""
+    maps = np.zeros((5, 1, 10, 10), np.float16)
+    maps[0, 0, 0, :2], maps[1, 0, 4, 7] = (0.0625, 0.03125), 0.09375
+    maps[2:, 0, 3, 3] = peak
+    return maps.max(axis=(2, 3)).astype(np.float32), maps, np.array([[0.0], [0.0], [1.0], [1.0], [1.0]])
+
+
+@pytest.mark.parametrize(("peak", "threshold"), [(0.125, 0.0625), (0.5, 0.25), (0.0625, 0.03125)])
+def test_amounts_stay_as_they_are_and_their_threshold_is_half_a_peak(peak, threshold):
+    logits, maps, labels = amounts(peak)
+    # At most 2 of the 200 healthy cells exceed 0.03125.
+    fitted = Calibration.fit(logits, maps, labels, healthy_share=0.01, scale="amount")
+    assert fitted.scale == "amount"
+    assert (fitted.map_slope, fitted.map_bias) == ((1.0,), (0.0,))
+    laid = fitted.maps(maps)
+    assert laid.dtype == np.float32
+    np.testing.assert_array_equal(laid, maps)
+    assert fitted.mask_threshold == pytest.approx((threshold,))
+    assert 0 < fitted.score_threshold[0] < 1
+
+
+@pytest.mark.parametrize(("share", "threshold"), [(0.01, 0.03125), (0.005, 0.0625), (0.0, 0.09375)])
+def test_the_threshold_of_amounts_is_set_by_healthy_images_where_they_change_more(share, threshold):
+    fitted = Calibration.fit(*amounts(0.125), healthy_share=share, peak_share=0.25, scale="amount")
+    assert fitted.mask_threshold == (threshold,)  # which 2, 1 and none of their 200 cells exceed
+
+
+def test_the_scale_survives_toml_and_the_choice_of_findings():
+    logits, maps, labels = made()
+    fitted = Calibration.fit(logits, 1 / (1 + np.exp(-maps)), labels, scale="amount")
+    again = Calibration.from_dict(tomllib.loads(tomli_w.dumps(fitted.to_dict())))
+    assert again == fitted
+    assert again.scale == fitted.only([1]).scale == "amount"
+    older = {key: value for key, value in Calibration.identity(2).to_dict().items() if key != "scale"}
+    assert Calibration.from_dict(older).scale == "logit"  # a run from before there was another
+
+
 def test_large_logits_do_not_overflow():
     with np.errstate(all="raise"):
         scores = Calibration.identity(2).scores(np.array([[-1e4, 1e4]]))

@@ -244,3 +244,60 @@ def test_planting(call):
         "findings of phantoms that are not painted have no column: consolidation, pneumothorax, cardiomegaly"
     )
     assert 0 < about["planted"] < about["written"]
+
+
+def tiny_table(normal: str) -> None:
+    """24 images of noise: healthy, with a mass, with another disease."""
+    import numpy as np
+    import PIL.Image
+
+    lines = [f"image,split,{normal},Mass,Other"]
+    random = np.random.default_rng(0)
+    for i in range(24):
+        PIL.Image.fromarray(random.integers(0, 256, (40, 48)).astype(np.uint8)).save(f"{i:02}.png")
+        cells = ["0", "0", "0"]
+        cells[i % 3] = "1"
+        lines.append(f"{i:02}.png,{'train' if i < 15 else 'val'},{','.join(cells)}")
+    Path("table.csv").write_text("\n".join(lines) + "\n")
+
+
+GAME = (
+    *("--backbone", "test_resnet", "--weights", "none", "--size", "32", "--batch-size", "2", "--steps", "2"),
+    *("--set", "look_every=2", "--set", "options.first_critic_steps=1"),
+)
+
+
+def test_a_game_is_trained_on_the_findings_that_are_wanted(call):
+    tiny_table("Normal")
+    arguments = ["train", "vagan", "csv:table.csv", "--out", "run", *GAME, "--finding", "Mass"]
+    done = call(*arguments, "--json")
+    assert done.status == 0, done.err
+    card = json.loads(done.out)["card"]
+    assert (card["method"], card["findings"]) == ("vagan", ["Mass"])
+    # Five healthy, five with a mass; five with another disease are on neither side.
+    assert (card["data"]["train_images"], card["data"]["train_positives"]) == (10, {"Mass": 5})
+    assert card["validation"]["steps"] == 2
+    again = call(*arguments)
+    assert again.status == 0
+    assert again.out.splitlines()[-1] == "-> run"
+    tagged = call("tag", "run", "00.png", "--out", "tags", "--save", "counterparts", "--save-for", "all", "--json")
+    assert json.loads(tagged.out)["ok"] is True
+    assert Path("tags/counterparts/00.png").is_file()
+
+
+def test_the_finding_that_means_healthy_can_be_named(call):
+    tiny_table("fine")
+    arguments = ["train", "vagan", "csv:table.csv", "--out", "run", *GAME]
+    unnamed = call(*arguments)
+    assert (unnamed.status, unnamed.out) == (1, "")
+    assert unnamed.err.splitlines()[-1].endswith(
+        "none of its 24 images is known to be healthy: none has every finding 0, or a finding called normal."
+        " Name the finding that means healthy (--normal), or add healthy images."
+    )
+    done = call(*arguments, "--normal", "fine", "--json")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["card"]["findings"] == ["Mass", "Other"]
+    assert call("train", "pylon", "csv:table.csv", "--out", "x", "--normal", "fine") == Result(
+        1, "", "Error: --normal fine: pylon learns findings, and has no healthy side. Leave it out.\n"
+    )
+    assert not Path("x").exists()

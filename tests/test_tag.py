@@ -620,6 +620,126 @@ def test_options_that_cannot_be_are_refused(run, options, message):
         Tagger(run, **options)
 
 
+# -- what is taken away
+
+
+class Takes(Bright):
+    """Takes 0.5 from what is brighter than 0.6 ("bright"), and -0.25 from what is darker than 0.1 ("dark").
+
+    And from everywhere what is too little to be a change.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(cell=1)
+
+    def forward(self, images: torch.Tensor) -> Output:
+        self.seen.append(len(images))
+        taken = torch.cat([0.5 * (images > 0.6), -0.25 * (images < 0.1)], dim=1)
+        maps = taken.abs()
+        return Output(20 * maps.amax(dim=(2, 3)) - 2, maps, taken + 1 / 1024)
+
+
+def taking(path: Path, fit: str = "stretch") -> FakeRun:
+    return replace(make_run(path, fit), model=Takes(), calibration=replace(PLAIN, scale="amount"))
+
+
+def lesions(size_rc: tuple[int, int] = (100, 200)) -> np.ndarray:
+    """Noise of 0.2-0.4, and a bright and a dark lesion."""
+    image = np.random.default_rng(0).uniform(0.2, 0.4, size_rc).astype(np.float32)
+    image[25:50, 50:100] = 0.875
+    image[60:80, 120:160] = 0.03125
+    return image
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_a_counterpart_is_the_image_to_the_bit_where_nothing_is_taken(tmp_path, fit):
+    image = lesions()
+    bright, dark = Tagger(taking(tmp_path / "run", fit)).tag([Image(image, "a.png")])
+    change = bright.prediction.change(0)
+    assert change.shape == image.shape
+    far = np.ones(image.shape, bool)  # by more than a cell of the network's
+    far[20:55, 44:106] = False
+    assert (change[far] == 0).all()
+    np.testing.assert_array_equal(bright.counterpart[far], image[far])
+    np.testing.assert_allclose(bright.counterpart[30:45, 58:92], 0.375, atol=0.002)  # 0.875 - 0.5
+    np.testing.assert_allclose(dark.counterpart[66:74, 128:152], 0.28125, atol=0.002)  # -0.25 taken is added
+    # A letterbox is dark beside the image, which reaches its first rows.
+    np.testing.assert_array_equal(dark.counterpart[5:55], image[5:55])
+    both = bright.prediction.counterpart([0, 1])
+    np.testing.assert_array_equal(both[5:55], bright.counterpart[5:55])
+    np.testing.assert_array_equal(both[56:], dark.counterpart[56:])
+    np.testing.assert_array_equal(bright.prediction.counterpart([]), image)
+    assert image[30, 60] == np.float32(0.875)  # the image itself is as it was
+
+
+def test_a_map_of_amounts_is_not_calibrated_and_its_mask_is_what_exceeds_the_threshold(tmp_path):
+    run = taking(tmp_path / "run")
+    run = replace(run, calibration=replace(run.calibration, mask_threshold=(0.3, 0.3)))
+    bright, dark = Tagger(run).tag([Image(lesions(), "a.png")])
+    assert bright.map.max() == 0.5
+    assert dark.map.max() == 0.25
+    assert bright.prediction.layers[0].sigmoids is None
+    (box,) = bright.boxes
+    assert np.abs(np.array(box) - (50, 25, 100, 50)).max() <= 3
+    assert dark.boxes == ()
+
+
+def test_mirroring_and_ensembles_average_the_changes(tmp_path):
+    plain, other = taking(tmp_path / "run"), taking(tmp_path / "other", "letterbox")
+    image = Image(lesions(), "a.png")
+    (one,), (two,), (flipped,), (both,) = (
+        Tagger(runs, tta=tta).predict([image])
+        for runs, tta in ((plain, "none"), (other, "none"), (plain, "flip"), ([plain, other], "none"))
+    )
+    np.testing.assert_allclose(flipped.change(0), one.change(0), atol=2e-3)
+    mean = (one.change(0) + two.change(0)) / 2
+    np.testing.assert_allclose(both.change(0), mean, atol=2.1e-3)  # too little is none, before or after
+
+
+def test_counterparts_are_written_in_16_bits_without_what_is_positive(tmp_path):
+    tagger = Tagger(taking(tmp_path / "run"))
+    assert "counterparts" in tagger.pictures
+    image = lesions()
+    image[60:80, 120:160] = 0.3  # no dark one
+    files = [write_png(tmp_path / "ill.png", image), write_png(tmp_path / "well.png", np.full((64, 80), 0.3))]
+    assert tag_files(tagger, files, tmp_path / "out").ok
+    assert [row["positive"] for row in rows_of(tmp_path / "out")] == ["1", "0", "0", "0"]
+    assert {name for name in pictures(tmp_path / "out") if "counterparts" in name} == {"counterparts/ill.png"}
+    with PIL.Image.open(tmp_path / "out/counterparts/ill.png") as picture:
+        assert picture.mode.startswith("I;16")
+        assert picture.size == (200, 100)
+    bright = next(tagger.tag([files[0]]))
+    written = draw.read_map(tmp_path / "out/counterparts/ill.png")
+    np.testing.assert_allclose(written, bright.counterpart, atol=1 / 65535)
+    # Of an image with nothing, that is the image.
+    tag_files(tagger, files[1:], tmp_path / "all", save=("counterparts",), save_for="all")
+    assert pictures(tmp_path / "all") == {"counterparts/well.png"}
+    np.testing.assert_allclose(draw.read_map(tmp_path / "all/counterparts/well.png"), 76 / 255, atol=1 / 65535)
+    # Tagged anew, it leaves nothing of before.
+    write_png(files[0], np.full((100, 200), 0.3))
+    os.utime(files[0], ns=(1, 1))
+    tag_files(tagger, files, tmp_path / "out")
+    assert pictures(tmp_path / "out") == set()
+
+
+def test_a_classifier_has_no_counterpart(run, tmp_path):
+    file = write_png(tmp_path / "a.png", pixels())
+    for runs in (run, [taking(tmp_path / "taker"), run]):
+        tagger = Tagger(runs)
+        bright = next(tagger.tag([file]))
+        with pytest.raises(
+            BadSetting, match=r"^a classifier has no normal counterpart\. Use a run of taggan, vagan or"
+        ):
+            _ = bright.counterpart
+        assert "counterparts" not in tagger.pictures
+        with pytest.raises(
+            BadSetting, match=r"^a classifier has no normal counterparts\. Leave them out, or use a run"
+        ):
+            tag_files(tagger, [file], tmp_path / "out", save=("counterparts",))
+    tag_files(run, [file], tmp_path / "out")
+    assert not (tmp_path / "out/counterparts").exists()
+
+
 # -- names
 
 
