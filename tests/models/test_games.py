@@ -397,6 +397,11 @@ def test_the_warm_up_learns_the_labels_and_moves_the_critics_alone(method):
         sum(terms.values()).backward()
         optimiser.step()
     assert losses[-1] < 0.8 * losses[0]
+    with torch.inference_mode():
+        evidence = played.critic(SEEN(torch.cat([batch.ill, batch.healthy]))).mean(dim=(2, 3))
+    labels = torch.cat([LABELS, torch.zeros(3, 2)])
+    for at, has in ((0, labels.amax(dim=1)), (1, labels[:, 0]), (2, labels[:, 1])):
+        assert evidence[has == 1, at].mean() > evidence[has == 0, at].mean()
 
 
 def test_the_generators_begin_with_the_critics_encoder():
