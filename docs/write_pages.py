@@ -21,10 +21,11 @@ from radtag.data.augment import AugmentOptions
 from radtag.images import dicom, files, nifti, window
 from radtag.models.backbone import BackboneOptions
 from radtag.models.guided import GuidedOptions
+from radtag.models.student import StudentOptions
 from radtag.models.taggan import TagGanOptions
 from radtag.models.vagan import VaGanOptions
 from radtag.report.definitions import DEFINITIONS, QUESTIONS
-from radtag.train.settings import PRESETS, AdversarialSettings, TrainSettings
+from radtag.train.settings import PRESETS, AdversarialSettings, Settings, StudentSettings, TrainSettings
 
 DOCS = Path(__file__).parent
 OPTIONS: dict[str, type[BaseModel]] = {"taggan": TagGanOptions, "guided": GuidedOptions, "vagan": VaGanOptions}
@@ -51,6 +52,7 @@ def pages() -> dict[Path, str]:
             between(DOCS / "runs.md", "settings", settings_list()),
         ),
         **{DOCS / "methods" / f"{name}.md": method_page(name, options) for name, options in OPTIONS.items()},
+        DOCS / "methods" / "student.md": student_page(),
     }
 
 
@@ -101,6 +103,14 @@ def method_page(name: str, options: type[BaseModel]) -> str:
     rows = own_rows(options, "", inherited if inherited in OPTIONS.values() else None)
     table = "\n".join(["| setting | what it is | default |", "|---|---|---|", *rows, ""])
     return between(DOCS / "methods" / f"{name}.md", "options", table)
+
+
+def student_page() -> str:
+    """The student's page, with the settings of its loop and its own."""
+    rows = own_rows(StudentSettings, "", Settings)
+    table = "\n".join(["| setting | what it is | default |", "|---|---|---|", *rows, ""])
+    page = method_page("student", StudentOptions)
+    return between(DOCS / "methods" / "student.md", "settings", table, page)
 
 
 def own_rows(model: type[BaseModel], prefix: str, other: type[BaseModel] | None) -> list[str]:

@@ -465,13 +465,13 @@ def tag(
     that still has every outline. A second call skips what is done. Files that cannot be read are
     listed at the end, and the exit status is then 1.
 
-    --as-dataset takes a labelled SOURCE (csv:table.csv ...) and writes it again with a proposed mask for every finding
-    that a label says is there: table.csv, masks/, boxes.csv, coco.json, and check.html, the most doubtful first.
-    --splits and --split-seed are for it. docs/tagging-a-dataset.md says how to train on the masks.
+    --as-dataset takes a labelled SOURCE, as in radtag tag runs/chest csv:chest/table.csv --as-dataset tagged, and
+    writes it again with a proposed mask for every finding that a label says is there: table.csv, masks/, boxes.csv,
+    coco.json, and check.html, the most doubtful first. --splits and --split-seed are for it.
+    docs/tagging-a-dataset.md says how to train on the masks.
 
     \b
     Example: radtag tag runs/chest images/ --out tags
-    Example: radtag tag runs/chest csv:chest/table.csv --as-dataset tagged
     """
     if (out is None) == (as_dataset is None):
         raise BadSetting("give one of --out DIR, for the tags of files, and --as-dataset DIR, for a data set's masks.")

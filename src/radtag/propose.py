@@ -61,7 +61,7 @@ FORMAT = 1
 PICTURE_PX = 224
 """Longest side of each of the two pictures of a proposal."""
 ON_PAGE = 300
-"""Proposals on check.html at most, about 6 MB; check.csv has all."""
+"""Proposals on check.html at most, about 6 MB; check.csv has all. Those without a mask take no more than a third."""
 FEW = 8
 """With fewer masks of a finding nothing is said about which of them is unusually large or high."""
 
@@ -484,7 +484,8 @@ def _write_all(
     }
     coco.write(out / "coco.json", info, wanted, _coco_images(kept, journal), _coco_parts(kept, journal, wanted))
     values = doubts([one for _, one in proposals])
-    order = sorted(range(len(proposals)), key=lambda i: -values[i].value)
+    # Of equal doubts, as of many without a mask, the lower score comes first.
+    order = sorted(range(len(proposals)), key=lambda i: (-values[i].value, proposals[i][1].score))
     _write_checks(out, dataset.name, mark, kept, files, leaves, proposals, values, order, on_page)
 
     def count(which: Callable[[Proposal], object]) -> dict[str, int]:
@@ -555,7 +556,8 @@ def _write_checks(
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(CHECK_COLUMNS)
-    shown = []
+    shown: list[Doubtful] = []
+    empty = 0
     for rank, i in enumerate(order, 1):
         at, one = proposals[i]
         picture = f"pictures/{safe(one.finding)}/{leaves[kept[at].image]}.jpg"
@@ -566,7 +568,9 @@ def _write_checks(
                 *(one.area_px, f"{one.share:.6g}", picture, kept[at].image),
             )
         )
-        if rank <= on_page:
+        room = len(shown) < on_page and (one.area_px or empty < -(-on_page // 3))
+        if room:
+            empty += not one.area_px
             data = (out / picture).read_bytes()
             width, height = PIL.Image.open(io.BytesIO(data)).size
             shown.append(
