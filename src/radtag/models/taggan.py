@@ -68,8 +68,7 @@ class TagGanOptions(BaseModel):
         identity: weight of |M(n, c)|: a normal image has an empty map.
         sparsity: weight of |M|.
         gate_share: what of a weight of |M| also falls on the mean gate of the forward generator.
-        sparsity_painted: weight of what the backward generator adds. Kept low: a generator that stops painting teaches
-            the other one nothing.
+        sparsity_painted: weight of what the backward generator adds; with little of it the whole image is painted.
         ramp: steps over which identity and sparsity rise to their weights, from a tenth.
         total_variation: weight of the maps' total variation.
         everywhere: weight of the evidence left in any cell of the counterpart, beside that of the pooled.
@@ -86,21 +85,21 @@ class TagGanOptions(BaseModel):
     judged: Literal["lse", "max", "avg", "none"] = "lse"
     sharpness: float = Field(default=5.0, gt=0)
     rule: Rule = "hinge"
-    warm_up: int = Field(default=1600, ge=0)
+    warm_up: int = Field(default=600, ge=0)
     gate: bool = True
     gate_bias: float = -3.0
     amplitude: float = Field(default=0.4, gt=0, le=1)
     amount_stride: Literal[2, 4, 8] = 2
     sign: Sign = "either"
     every: int = Field(default=4, ge=1)
-    cycle: float = Field(default=10.0, ge=0)
+    cycle: float = Field(default=2.0, ge=0)
     cycle_both: bool = False
     cycle_ill: float = Field(default=0.0, ge=0)
     noise: float = Field(default=0.05, ge=0)
     identity: float = Field(default=10.0, ge=0)
     sparsity: float = Field(default=10.0, ge=0)
     gate_share: float = Field(default=0.3, ge=0)
-    sparsity_painted: float = Field(default=1.0, ge=0)
+    sparsity_painted: float = Field(default=10.0, ge=0)
     ramp: int = Field(default=200, ge=1)
     total_variation: float = Field(default=0.0, ge=0)
     everywhere: float = Field(default=0.5, ge=0)
@@ -316,7 +315,7 @@ class EvidenceCritic(nn.Module):
     """Evidence for any finding (first) and for each, (image, 1 + finding, row / 4, col / 4).
 
     PYLON's idea, a decoder of 1x1 convolutions, without its attention and its normalisation: features at strides 4 to
-    16, each to 64 channels, summed from the coarsest to the finest, and a 1x1 head. BatchNorm in the backbone keeps its
+    32, each to 64 channels, summed from the coarsest to the finest, and a 1x1 head. BatchNorm in the backbone keeps its
     statistics, for the reason given at :class:`EncoderGenerator`.
     """
 
@@ -324,7 +323,7 @@ class EvidenceCritic(nn.Module):
 
     def __init__(self, findings: int, backbone: BackboneOptions) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, None, wanted=(4, 8, 16))
+        self.backbone = Backbone(backbone, None)
         self.lateral = nn.ModuleList(nn.Conv2d(channels, self.WIDTH, 1) for channels in self.backbone.channels)
         self.head = nn.Conv2d(self.WIDTH, 1 + findings, 1)
         with torch.no_grad():

@@ -58,6 +58,9 @@ from radtag.train.settings import AdversarialSettings
 EMPTY = 1e-4
 """A mean |map| of ill images below this (of the image's range) is an empty map."""
 
+WARM_UP = -1
+"""The turn of the warm-up's batches."""
+
 EVERYWHERE = 0.8
 """A map is everywhere if healthy images' mean |map| is above this share of ill images'."""
 
@@ -90,10 +93,9 @@ def train(
     console = console or Console(stderr=True)
     accelerator = start_accelerator(settings.mixed_precision, idle_parts=True)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
-    if settings.batch_size % world:
-        raise BadSetting(
-            f"a batch of {settings.batch_size} does not divide among {world} processes. Choose a multiple."
-        )
+    for size in (settings.batch_size, settings.warm_up_batch_size):
+        if size % world:
+            raise BadSetting(f"a batch of {size} does not divide among {world} processes. Choose a multiple.")
 
     sides = two_sides(dataset, findings=findings, normal=normal)
     train_set, val_set, names = sides.only("train"), sides.only("val"), sides.findings
@@ -139,7 +141,7 @@ def train(
         while state.warmed < game.warm_up_steps:
             rate = settings.warm_up_lr * min((state.warmed + 1) / 30, 1 - 0.7 * state.warmed / game.warm_up_steps)
             terms = turn(
-                warming, state.warm_optimiser, batches.draw(state.warmed, turn=-1), 0, rate, settings, accelerator
+                warming, state.warm_optimiser, batches.draw(state.warmed, turn=WARM_UP), 0, rate, settings, accelerator
             )
             state.note({f"warm-up {name}": value for name, value in terms.items()})
             state.warmed += 1
@@ -293,7 +295,7 @@ class Batches:
         device: torch.device,
     ) -> None:
         self._pixels, self._settings, self._device = pixels, settings, device
-        self._share = share_of(settings.batch_size, rank, world)
+        self._rank, self._world = rank, world
         self._last: tuple[tuple[int, int], Batch] | None = None
         self._positive = (labels == 1).float()
         self._with = [np.flatnonzero(column) for column in self._positive.numpy().T]
@@ -310,20 +312,21 @@ class Batches:
 
     def _drawn(self, step: int, turn: int) -> Batch:
         settings = self._settings
-        count = settings.batch_size
+        count = settings.warm_up_batch_size if turn == WARM_UP else settings.batch_size
+        part = share_of(count, self._rank, self._world)
         seed = seed_for(settings.seed, step, turn + 1)
         rng = np.random.default_rng(seed)
         ill = np.array([rng.choice(self._with[finding]) for finding in rng.integers(len(self._with), size=count)])
         healthy = rng.choice(self._healthy, count)
         asked = rng.permutation(ill)  # as often, and as many at once, as they occur
         warps = augment.draw(2 * count, settings.augment, generator_for(seed))
-        both = np.concatenate([ill[self._share], healthy[self._share]])
-        share = torch.cat([torch.arange(count)[self._share], count + torch.arange(count)[self._share]])
+        both = np.concatenate([ill[part], healthy[part]])
+        share = torch.cat([torch.arange(count)[part], count + torch.arange(count)[part]])
         images = torch.from_numpy(self._pixels[both]).to(self._device).float().div_(255)
         images = augment.take(warps, share).images(images)
-        torch.manual_seed(seed_for(settings.seed, step, turn + 1, self._share.start + 1))  # noise inside the game
+        torch.manual_seed(seed_for(settings.seed, step, turn + 1, part.start + 1))  # noise inside the game
         own = len(images) // 2
-        return Batch(images[:own], self._labels(ill[self._share]), images[own:], self._labels(asked[self._share]))
+        return Batch(images[:own], self._labels(ill[part]), images[own:], self._labels(asked[part]))
 
     def of_validation(self, pixels: Pixels, labels: Tensor, count: int = 8) -> Batch:
         """Validation images to look at, as they are, each finding in turn."""

@@ -115,7 +115,8 @@ class AdversarialSettings(Settings):
         steps: of the generators.
         batch_size: ill images a step, and as many healthy ones.
         lr: of generators and critics.
-        warm_up_lr: of the critics while they learn the labels alone.
+        warm_up_lr: of the critics while they learn the labels alone,
+        warm_up_batch_size: from so many ill images a step, and as many healthy ones.
         betas: Adam's; (0.5, 0.999) is customary in GANs.
         decay_from: share of the steps after which the rate falls in a line to 0.
         ema: decay of the running average of the generator, which is what is kept and tags.
@@ -130,6 +131,7 @@ class AdversarialSettings(Settings):
     steps: int = Field(default=2000, ge=1)
     lr: float = Field(default=4e-4, gt=0)
     warm_up_lr: float = Field(default=5e-4, gt=0)
+    warm_up_batch_size: int = Field(default=16, ge=1)
     betas: tuple[float, float] = (0.5, 0.999)
     decay_from: float = Field(default=0.5, ge=0, le=1)
     ema: float = Field(default=0.99, ge=0, lt=1)
