@@ -175,6 +175,11 @@ def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(masked: Dataset, tm
         quietly(masked, tmp_path / "stopped", lr=1e-3)
     quietly(masked, tmp_path / "stopped")
     assert len(calls) == 3  # the last epoch alone was done again
+    whole, stopped_ = (
+        [{**json.loads(line), "minutes": 0} for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "stopped")
+    )
+    assert stopped_ == whole  # the epoch that is kept may be one before the stop
     for name in ("weights.safetensors", "run.toml"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
