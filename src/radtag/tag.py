@@ -330,6 +330,11 @@ class Tagger:
                     f"{run.path} knows {', '.join(run.findings)}; {self.runs[0].path} knows {', '.join(known)}."
                     " Runs of an ensemble know the same findings in the same order."
                 )
+            if run.calibration.scale != self.runs[0].calibration.scale:
+                raise BadSetting(
+                    f"{run.path} and {self.runs[0].path}: the maps of one are probabilities, of the other changes of"
+                    " the image. Average runs of one kind."
+                )
         if batch_size < 1:
             raise BadSetting(f"a batch holds at least one image, got {batch_size}.")
         if grid not in ("measured", "tiles"):

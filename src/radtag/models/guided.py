@@ -22,7 +22,7 @@ from radtag.models.taggan import EncoderGenerator, EvidenceCritic, Pairs, TagGan
 
 
 class GuidedOptions(TagGanOptions):
-    """The settings of TagGAN, of which generator and critic have to be "encoder" and "evidence".
+    """The settings of TagGAN, of which generator and critic have to be "encoder" and "evidence", and there is a gate.
 
     Attributes:
         guide: factor of the evidence in the gate's logit, at first.
@@ -30,6 +30,8 @@ class GuidedOptions(TagGanOptions):
 
     generator: Literal["encoder"] = "encoder"
     critic: Literal["evidence"] = "evidence"
+    gate: Literal[True] = True
+    gate_bias: float = 0.0
     guide: float = 1.0
 
 
@@ -37,7 +39,7 @@ class GuidedGenerator(EncoderGenerator):
     """TagGAN's forward generator, with the evidence of a network that stays as it is in the gate."""
 
     def __init__(self, findings: int, backbone: BackboneOptions, options: GuidedOptions) -> None:
-        super().__init__(findings, backbone, options.model_copy(update={"gate_bias": 0.0}), noise_channels=0)
+        super().__init__(findings, backbone, options, noise_channels=0)
         self.guide = EvidenceCritic(findings, backbone).requires_grad_(False)
         self.strength = nn.Parameter(torch.full((findings,), options.guide))
 

@@ -118,6 +118,8 @@ def train(
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
     refuse_unreadable(labels, val_labels, sides)
     batches = Batches(pixels, labels, settings, rank, world, device)
+    if world > 1 and device.type == "cuda":
+        game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
     game = game.to(memory_format=torch.channels_last).to(device).train()
     averaged = copy.deepcopy(game.localiser).requires_grad_(False).eval()
     state = State(game, averaged, settings)
