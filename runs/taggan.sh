@@ -12,7 +12,8 @@
 set -euo pipefail
 OUT=${OUT:-runs/out/taggan}
 SIZE=${SIZE:-128}
-STEPS=${STEPS:-4000}
+STEPS=${STEPS:-1500}
+WARM_UP=${WARM_UP:-450}
 BATCH=${BATCH:-6}
 EPOCHS=${EPOCHS:-12}
 PRECISION=${PRECISION:-no}
@@ -40,7 +41,7 @@ for set in "${@:-planted}"; do
     esac
     for method in $METHODS; do
         case $method in
-        guided | taggan) settings=("$method" --steps "$STEPS" --batch-size "$BATCH") ;;
+        guided | taggan) settings=("$method" --steps "$STEPS" --batch-size "$BATCH" --set "options.warm_up=$WARM_UP") ;;
         vagan) settings=(vagan --steps "$STEPS" --batch-size "$BATCH") ;;
         pylon) settings=(pylon --preset small --epochs "$EPOCHS" --set options.pool=lse --set options.sharpness=2) ;;
         cam_avg) settings=(cam --preset small --epochs "$EPOCHS" --set options.pool=avg) ;; # Grad-CAM's map is this one's

@@ -401,7 +401,8 @@ def _picture(tag: Tag) -> draw.Picture:
     factor = -(-max(prediction.image.size_rc) // PICTURE_PX)
     gray = np.asarray(PIL.Image.fromarray(prediction.image.gray8).reduce(factor))
     map_ = prediction.map(tag.index, frame_of=lambda frame: frame.of_reduced(factor))
-    over = draw.outline(draw.overlay(gray, np.clip(map_ / np.float32(tag.prediction.full), 0, 1)), reduce_mask(tag.mask, factor))
+    over = draw.overlay(gray, np.clip(map_ / np.float32(prediction.full), 0, 1))
+    over = draw.outline(over, reduce_mask(tag.mask, factor))
     return draw.side_by_side([draw.gray(gray), over], gap_px=2)
 
 
