@@ -724,20 +724,20 @@ def test_counterparts_are_written_in_16_bits_without_what_is_positive(tmp_path):
 
 def test_a_classifier_has_no_counterpart(run, tmp_path):
     file = write_png(tmp_path / "a.png", pixels())
-    for runs in (run, [taking(tmp_path / "taker"), run]):
-        tagger = Tagger(runs)
-        bright = next(tagger.tag([file]))
-        with pytest.raises(
-            BadSetting, match=r"^a classifier has no normal counterpart\. Use a run of taggan, vagan or"
-        ):
-            _ = bright.counterpart
-        assert "counterparts" not in tagger.pictures
-        with pytest.raises(
-            BadSetting, match=r"^a classifier has no normal counterparts\. Leave them out, or use a run"
-        ):
-            tag_files(tagger, [file], tmp_path / "out", save=("counterparts",))
+    tagger = Tagger(run)
+    bright = next(tagger.tag([file]))
+    with pytest.raises(BadSetting, match=r"^a classifier has no normal counterpart\. Use a run of taggan, vagan or"):
+        _ = bright.counterpart
+    assert "counterparts" not in tagger.pictures
+    with pytest.raises(BadSetting, match=r"^a classifier has no normal counterparts\. Leave them out, or use a run"):
+        tag_files(tagger, [file], tmp_path / "out", save=("counterparts",))
     tag_files(run, [file], tmp_path / "out")
     assert not (tmp_path / "out/counterparts").exists()
+
+
+def test_probabilities_and_changes_are_not_averaged(run, tmp_path):
+    with pytest.raises(BadSetting, match=r"the maps of one are probabilities, of the other changes"):
+        Tagger([taking(tmp_path / "taker"), run])
 
 
 # -- names
