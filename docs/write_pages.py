@@ -93,38 +93,34 @@ def settings_list() -> str:
 
 def game_settings_list() -> str:
     """The settings of training with two sides."""
-    head = ["| setting | what it is | default |", "|---|---|---|"]
-    return "\n".join([*head, *own_rows(AdversarialSettings, "", TrainSettings), ""])
+    return own_table(AdversarialSettings, TrainSettings)
 
 
 def method_page(name: str, options: type[BaseModel]) -> str:
     """A method's page, with its own settings."""
     inherited = options.__bases__[0]
-    rows = own_rows(options, "", inherited if inherited in OPTIONS.values() else None)
-    table = "\n".join(["| setting | what it is | default |", "|---|---|---|", *rows, ""])
+    table = own_table(options, inherited if inherited in OPTIONS.values() else None)
     return between(DOCS / "methods" / f"{name}.md", "options", table)
 
 
 def student_page() -> str:
     """The student's page, with the settings of its loop and its own."""
-    rows = own_rows(StudentSettings, "", Settings)
-    table = "\n".join(["| setting | what it is | default |", "|---|---|---|", *rows, ""])
     page = method_page("student", StudentOptions)
-    return between(DOCS / "methods" / "student.md", "settings", table, page)
+    return between(DOCS / "methods" / "student.md", "settings", own_table(StudentSettings, Settings), page)
 
 
-def own_rows(model: type[BaseModel], prefix: str, other: type[BaseModel] | None) -> list[str]:
+def own_table(model: type[BaseModel], other: type[BaseModel] | None) -> str:
     """A row per setting that another class does not have, or has with another default."""
     texts = attributes(model)
-    rows = []
+    rows = ["| setting | what it is | default |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
             continue
         theirs = other.model_fields.get(name) if other is not None else None
         if theirs is None or (theirs.get_default(call_default_factory=True), theirs.description) != (default, None):
-            rows.append(f"| `{prefix}{name}` | {cell(texts[name])} | {value(default)} |")
-    return rows
+            rows.append(f"| `{name}` | {cell(texts[name])} | {value(default)} |")
+    return "\n".join([*rows, ""])
 
 
 def settings_rows(model: type[BaseModel], prefix: str, small: dict[str, Any]) -> list[str]:

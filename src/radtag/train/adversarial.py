@@ -32,7 +32,6 @@ from radtag.data.healthy import two_sides
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadSetting
 from radtag.geometry import Grid
-from radtag.metrics.classification import auroc
 from radtag.models import new_game
 from radtag.models.backbone import Backbone, load_weights, normalisation
 from radtag.models.game import Batch, Game, Seen, Terms
@@ -43,13 +42,16 @@ from radtag.train.loop import (
     finished_run,
     generator_for,
     load_pixels,
+    mean_and_sd,
     not_learned,
     predict_maps,
     progress_bars,
     read_resume,
+    refuse_uneven,
     seed_for,
     share_of,
     start_accelerator,
+    validation_areas,
     write_resume,
 )
 from radtag.train.run import Run
@@ -94,8 +96,7 @@ def train(
     accelerator = start_accelerator(settings.mixed_precision, idle_parts=True)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
     for size in (settings.batch_size, settings.warm_up_batch_size):
-        if size % world:
-            raise BadSetting(f"a batch of {size} does not divide among {world} processes. Choose a multiple.")
+        refuse_uneven(size, world)
 
     sides = two_sides(dataset, findings=findings, normal=normal)
     train_set, val_set, names = sides.only("train"), sides.only("val"), sides.findings
@@ -105,9 +106,7 @@ def train(
         return done
 
     torch.manual_seed(settings.seed)
-    own_mean, own_sd = normalisation(settings.backbone)
-    mean = settings.mean if settings.mean is not None else own_mean
-    sd = settings.sd if settings.sd is not None else own_sd
+    mean, sd = mean_and_sd(settings, normalisation(settings.backbone))
     seen = Seen(mean, sd, settings.backbone.channels)
     game = new_game(settings.method, len(names), settings.backbone, settings.options, seen)
     weights_from = first_weights(game, settings)
@@ -479,14 +478,11 @@ def judge(
     logits: NDArray[np.floating[Any]], maps: NDArray[np.floating[Any]], labels: Tensor, findings: tuple[str, ...]
 ) -> dict[str, Any]:
     """What validation images say, without an outline: AUROC, and how much is taken from ill and from healthy images."""
-    per_finding = auroc(labels.numpy(), logits)
-    defined = per_finding[~np.isnan(per_finding)]
     amount = maps.astype(np.float32).mean(axis=(2, 3))  # (image, finding)
     positive = labels.numpy() == 1
     healthy = ~positive.any(axis=1)
     return {
-        "val_auroc": float(defined.mean()) if len(defined) else math.nan,
-        "val_auroc_of": {name: float(value) for name, value in zip(findings, per_finding, strict=True)},
+        **validation_areas(logits, labels, findings),
         "map_of_ill": float(amount[positive].mean()),
         "map_of_healthy": float(amount[healthy].mean()),
     }

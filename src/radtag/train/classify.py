@@ -31,7 +31,6 @@ from radtag.calibration import Calibration
 from radtag.data import augment
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadSetting
-from radtag.metrics.classification import auroc
 from radtag.models import build, refuse_unknown
 from radtag.models.backbone import load_weights, normalisation
 from radtag.models.evidence import measure_evidence
@@ -42,14 +41,17 @@ from radtag.train.loop import (
     generator_for,
     known_only,
     load_pixels,
+    mean_and_sd,
     not_learned,
     predict_logits,
     predict_maps,
     progress_bars,
     read_resume,
+    refuse_uneven,
     seed_for,
     share_of,
     start_accelerator,
+    validation_areas,
     write_resume,
 )
 from radtag.train.run import Run, normalise
@@ -79,10 +81,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     console = console or Console(stderr=True)
     accelerator = start_accelerator(settings.mixed_precision)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
-    if settings.batch_size % world:
-        raise BadSetting(
-            f"a batch of {settings.batch_size} does not divide among {world} processes. Choose a multiple."
-        )
+    refuse_uneven(settings.batch_size, world)
 
     train_set, val_set = known_only(dataset.only("train")), known_only(dataset.only("val"))
     identity = {"settings": settings.model_dump(mode="json"), "data": log.fingerprint(train_set, val_set)}
@@ -108,9 +107,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     model = model.to(memory_format=torch.channels_last)
     if world > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    own_mean, own_sd = _expected(settings)
-    mean = settings.mean if settings.mean is not None else own_mean
-    sd = settings.sd if settings.sd is not None else own_sd
+    mean, sd = mean_and_sd(settings, _expected(settings))
 
     model = model.to(device)
     if settings.head_start == "prior" and fresh.any():
@@ -447,10 +444,4 @@ def _epoch_order(
 
 def _judge(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...]) -> dict[str, Any]:
     loss = masked_bce(torch.from_numpy(logits), labels, torch.ones(labels.shape[1])).item()
-    per_finding = auroc(labels.numpy(), logits)
-    defined = per_finding[~np.isnan(per_finding)]
-    return {
-        "val_loss": loss,
-        "val_auroc": float(defined.mean()) if len(defined) else math.nan,
-        "val_auroc_of": {name: float(value) for name, value in zip(findings, per_finding, strict=True)},
-    }
+    return {"val_loss": loss, **validation_areas(logits, labels, findings)}

@@ -1,4 +1,4 @@
-"""What both training loops do alike: processes, images and labels, seeds, validation, progress, the resume file."""
+"""What the training loops do alike: processes, images and labels, seeds, validation, progress, the resume file."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from radtag.data.cache import ReadablePixels, open_cache
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.metrics.bootstrap import Resampling, ranking
+from radtag.metrics.classification import auroc
 from radtag.models import Output
 from radtag.train import log
 from radtag.train.run import Run, normalise
@@ -52,6 +53,16 @@ def start_accelerator(mixed_precision: str, *, idle_parts: bool = False) -> Acce
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would ignore it
         raise BadSetting("mixed_precision 'fp16' needs a GPU, and this is a CPU. Use 'bf16' or 'no'.")
     return accelerator
+
+
+def refuse_uneven(batch_size: int, processes: int) -> None:
+    """Refuses a batch that processes cannot share.
+
+    Raises:
+        BadSetting: it does not divide among them.
+    """
+    if batch_size % processes:
+        raise BadSetting(f"a batch of {batch_size} does not divide among {processes} processes. Choose a multiple.")
 
 
 def finished_run(out: Path, identity: Mapping[str, Any], train_set: Dataset, val_set: Dataset) -> Run | None:
@@ -144,6 +155,13 @@ def known_only(dataset: Dataset) -> Dataset:
     return replace(dataset, records=records)
 
 
+def mean_and_sd(settings: Settings, own: tuple[float, float]) -> tuple[float, float]:
+    """The normalisation asked for; what is not, as the first weights have it (``own``)."""
+    mean = settings.mean if settings.mean is not None else own[0]
+    sd = settings.sd if settings.sd is not None else own[1]
+    return mean, sd
+
+
 def load_pixels(
     dataset: Dataset, settings: Settings, size_px: int
 ) -> tuple[ReadablePixels, Tensor, list[str], tuple[tuple[str, str], ...]]:
@@ -176,6 +194,18 @@ def average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> N
             mean.lerp_(now, 1 - decay)
         else:
             mean.copy_(now)
+
+
+def validation_areas(
+    logits: NDArray[np.floating[Any]], labels: Tensor, findings: tuple[str, ...]
+) -> dict[str, float | dict[str, float]]:
+    """AUROC of each finding, and their mean, as a log has them; NaN where undefined."""
+    per_finding = auroc(labels.numpy(), logits)
+    defined = per_finding[~np.isnan(per_finding)]
+    return {
+        "val_auroc": float(defined.mean()) if len(defined) else math.nan,
+        "val_auroc_of": {name: float(value) for name, value in zip(findings, per_finding, strict=True)},
+    }
 
 
 def not_learned(

@@ -37,6 +37,7 @@ from radtag.errors import BadRun
 from radtag.geometry import Frame, Grid
 from radtag.images import Image
 from radtag.models import build
+from radtag.models.game import Seen
 from radtag.train.settings import Settings, settings_class
 
 FORMAT = 1
@@ -182,8 +183,7 @@ def _grids(values: Mapping[str, Any], findings: int) -> tuple[Grid, ...]:
 
 def normalise(images: Tensor, mean: float, sd: float, channels: int) -> Tensor:
     """(batch, row, col) in 0-1 -> (batch, channel, row, col), normalised, channels last."""
-    inputs = ((images - mean) / sd)[:, None].expand(-1, channels, -1, -1)
-    return inputs.contiguous(memory_format=torch.channels_last)
+    return Seen(mean, sd, channels)(images)
 
 
 def write_text(file: Path, text: str) -> None:

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -34,7 +33,6 @@ from radtag.data.masks import Masks, load_masks
 from radtag.data.table import PROPOSED, Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.geometry import Grid
-from radtag.metrics.classification import auroc
 from radtag.models import build
 from radtag.models.backbone import load_weights, normalisation
 from radtag.train import log
@@ -45,14 +43,17 @@ from radtag.train.loop import (
     generator_for,
     known_only,
     load_pixels,
+    mean_and_sd,
     not_learned,
     predict_logits,
     predict_maps,
     progress_bars,
     read_resume,
+    refuse_uneven,
     seed_for,
     share_of,
     start_accelerator,
+    validation_areas,
     write_resume,
 )
 from radtag.train.run import Run, normalise
@@ -81,10 +82,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     console = console or Console(stderr=True)
     accelerator = start_accelerator(settings.mixed_precision)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
-    if settings.batch_size % world:
-        raise BadSetting(
-            f"a batch of {settings.batch_size} does not divide among {world} processes. Choose a multiple."
-        )
+    refuse_uneven(settings.batch_size, world)
     train_set, val_set = known_only(dataset.only("train")), known_only(dataset.only("val"))
     origins = _origins(train_set, val_set, settings)
     _refuse_maskless(train_set, val_set)
@@ -114,9 +112,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     model = model.to(memory_format=torch.channels_last)
     if world > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    own_mean, own_sd = normalisation(settings.backbone)
-    mean = settings.mean if settings.mean is not None else own_mean
-    sd = settings.sd if settings.sd is not None else own_sd
+    mean, sd = mean_and_sd(settings, normalisation(settings.backbone))
     model = model.to(device)
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
     optimiser = _optimiser(model, settings)
@@ -187,7 +183,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
                 "lr": _rate(settings, (epoch + 1) * batches - 1, steps),
                 "train_loss": train_loss,
                 **_judge(judged, val_pixels, val_masks, settings, mean, sd, device),
-                **_areas(logits, val_labels, dataset.findings),
+                **validation_areas(logits, val_labels, dataset.findings),
             }
             if best is None or row["val_loss"] < best_value:
                 best_value = row["val_loss"]
@@ -399,15 +395,6 @@ def _judge(
     return {
         "val_loss": entropy / max(known, 1) + settings.dice * dice / max(filled, 1),
         "val_dice": overlap / filled if filled else math.nan,
-    }
-
-
-def _areas(logits: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...]) -> dict[str, Any]:
-    per_finding = auroc(labels.numpy(), logits)
-    defined = per_finding[~np.isnan(per_finding)]
-    return {
-        "val_auroc": float(defined.mean()) if len(defined) else math.nan,
-        "val_auroc_of": {name: float(value) for name, value in zip(findings, per_finding, strict=True)},
     }
 
 

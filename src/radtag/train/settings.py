@@ -218,11 +218,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 # What differs from the defaults, which are ours, for a few thousand images; "paper" is what is published or inferred.
+_VAGAN: dict[str, Any] = {"betas": (0.0, 0.9), "lr": 1e-3, "decay_from": 1.0, "clip_norm": 0.0}
 GAME_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "small": {"vagan": {"betas": (0.0, 0.9), "lr": 1e-3, "decay_from": 1.0, "clip_norm": 0.0}},
+    "small": {"vagan": _VAGAN},
     "paper": {
         "taggan": {"lr": 2e-4, "clip_norm": 0.0, "options": taggan.PUBLISHED},
-        "vagan": {"betas": (0.0, 0.9), "lr": 1e-3, "decay_from": 1.0, "clip_norm": 0.0},
+        "vagan": _VAGAN,
     },
 }
 
