@@ -21,7 +21,7 @@ def test_the_contracts_are_kept(root: Path):
     assert "2 kept, 0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["geometry", "images", "metrics", "regions", "calibration", "draw"])
+@pytest.mark.parametrize("module", ["anatomy", "geometry", "images", "metrics", "regions", "calibration", "draw"])
 def test_torch_is_not_loaded(module: str):
     script = f"import sys, radtag.{module}; assert not {{'torch', 'timm', 'accelerate'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

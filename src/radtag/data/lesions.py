@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from radtag.anatomy import split_lungs
 from radtag.geometry import XYXY
 
 FloatImage = NDArray[np.floating[Any]]
@@ -42,8 +43,6 @@ Mask = NDArray[np.bool_]
 
 SMALLEST_CHANGE = 3 / 255
 """Least change of a pixel within a lesion's mask, on the 0-1 scale."""
-
-_SMALLEST_LUNG = 0.15  # of the larger one: smaller parts of a lung mask are crumbs
 
 
 @dataclass(frozen=True)
@@ -95,27 +94,6 @@ class Anatomy:
 
 
 Painter = Callable[[np.random.Generator, FloatImage, Anatomy], tuple[FloatImage, Mask]]
-
-
-def split_lungs(lung_mask: Mask) -> tuple[Mask, ...]:
-    """The two lungs of a mask, left one in the image first; one if there is only one, none if there is none."""
-    parts, count = ndimage.label(lung_mask)
-    if not count:
-        return ()
-    areas = np.bincount(parts.ravel())[1:]
-    if areas.max() < 64:
-        return ()
-    order = [int(i) for i in np.argsort(-areas)[:2] if areas[i] >= _SMALLEST_LUNG * areas.max()]
-    lungs = [parts == i + 1 for i in order]
-    if len(lungs) == 1:  # two lungs that touch: cut where they are lowest, in the middle third
-        cols = np.flatnonzero(lungs[0].any(axis=0))
-        third = len(cols) // 3
-        if len(cols) > 0.55 * lung_mask.shape[1] and third > 2:
-            heights = lungs[0].sum(axis=0)[cols[third] : cols[2 * third]]
-            cut = cols[third] + int(np.argmin(heights))
-            before = np.arange(lung_mask.shape[1]) < cut
-            lungs = [lungs[0] & before, lungs[0] & ~before]
-    return tuple(sorted(lungs, key=lambda lung: float(np.mean(np.flatnonzero(lung.any(axis=0))))))
 
 
 def boxes_of(mask: Mask) -> tuple[XYXY, ...]:

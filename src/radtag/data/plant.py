@@ -2,8 +2,8 @@
 
 Nobody has to outline anything: the lesions of :mod:`radtag.data.lesions` are painted into half of the healthy images
 of a data set, inside its lung masks, or, where it has none, inside lungs estimated from the image (a simple estimate,
-see :func:`estimate_lungs`). Ill and healthy images then come from the same source, so that nothing but the lesion tells
-them apart, and the masks and boxes are exact to the pixel.
+see :func:`radtag.anatomy.estimate_lungs`). Ill and healthy images then come from the same source, so that nothing but
+the lesion tells them apart, and the masks and boxes are exact to the pixel.
 
 What this measures is the finding of painted lesions. Real ones look otherwise; say so beside the number.
 
@@ -21,18 +21,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
-from scipy import ndimage
 
+from radtag.anatomy import estimate_lungs
 from radtag.data import lesions, splits
 from radtag.data.files import new_folder, plain_names
 from radtag.data.healthy import healthy
-from radtag.data.lesions import KINDS, Anatomy, FloatImage, Mask, boxes_of, split_lungs
+from radtag.data.lesions import KINDS, Anatomy, FloatImage, Mask, boxes_of
 from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
@@ -299,121 +297,3 @@ def _depth(pixels: FloatImage) -> tuple[int, type[np.uint8] | type[np.uint16]]:
     """Levels of the PNG that keeps an image: 255 if its values are those of 8 bits, else 65535."""
     scaled = pixels.astype(np.float64) * 255
     return (255, np.uint8) if np.abs(scaled - np.rint(scaled)).max() < 1e-3 else (65535, np.uint16)
-
-
-def estimate_lungs(pixels: FloatImage) -> Mask | None:
-    """Where the lungs are in an upright frontal chest X-ray, from the image alone: a simple estimate.
-
-    A drawn pair of lungs is laid over the image at 80 sizes and every place; the place is kept where the pixels under
-    it are darkest against a rim around them (the largest normalised correlation). Near that place, the lungs are then
-    what is darker than Otsu's threshold, rounded off. Air around the body does not mislead it, being beyond the rim.
-
-    On 233 healthy X-rays of children and adults with outlined lungs (every fourth of COVID-QU-Ex's training part, 256
-    px) 93 % of the estimate lies within the outlines on average, median Dice is 0.85, and 6 give None: it is cautious.
-
-    Args:
-        pixels: (row, col) 0-1, bright = dense.
-
-    Returns:
-        (row, col) mask, or None where nothing in the image looks like a pair of lungs.
-    """
-    rows, cols = pixels.shape
-    if min(rows, cols) < 32:
-        return None
-    coarse = np.asarray(
-        Pillow.fromarray(pixels.astype(np.float32)).resize((_GRID, _GRID), Pillow.Resampling.BOX), dtype=np.float64
-    )
-    coarse = ndimage.gaussian_filter(coarse, 1.0)
-    padded = np.pad(coarse, _MARGIN, mode="edge")
-    spectrum, squares = np.fft.rfft2(padded), np.fft.rfft2(padded**2)
-    best, found = _LEAST_MATCH, None
-    for template in _templates():
-        count = template.support
-        match = np.fft.irfft2(spectrum * template.spectrum, s=padded.shape)
-        mean = np.fft.irfft2(spectrum * template.support_spectrum, s=padded.shape) / count
-        power = np.fft.irfft2(squares * template.support_spectrum, s=padded.shape) / count
-        score = match / np.sqrt(np.maximum(power - mean**2, 1e-4) * count)
-        score = score + _closeness()
-        at = int(np.argmax(score))
-        if score.flat[at] > best:
-            best, found = float(score.flat[at]), (template, divmod(at, padded.shape[1]))
-    if found is None:
-        return None
-    template, centre = found
-    inner = slice(_MARGIN, _MARGIN + _GRID)
-    shift = (centre[0] - padded.shape[0] // 2, centre[1] - padded.shape[1] // 2)
-    fitted = np.roll(template.lungs, shift, axis=(0, 1))[inner, inner]
-    near = ndimage.binary_dilation(fitted, iterations=4)
-    core = ndimage.binary_erosion(fitted, iterations=3)
-    dark = coarse < _otsu(coarse[near])
-    lungs = ndimage.binary_opening((dark & near) | core, iterations=1)
-    lungs = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(lungs, 4), iterations=2))[4:-4, 4:-4] & near
-    smooth = ndimage.gaussian_filter(lungs.astype(np.float32), 1.0)
-    large = np.asarray(Pillow.fromarray(smooth).resize((cols, rows), Pillow.Resampling.BICUBIC)) > 0.5
-    parts = split_lungs(large)
-    areas = [float(part.mean()) for part in parts]
-    if len(parts) != 2 or min(areas) < 0.02 or max(areas) > 4 * min(areas):
-        return None
-    return parts[0] | parts[1]
-
-
-_GRID = 64  # lungs are looked for in an image of this side
-_MARGIN = 10  # grid cells around it, for lungs cut off by the edge
-_LEAST_MATCH = 0.45  # correlation below which nothing in an image is called lungs
-
-
-@dataclass(frozen=True)
-class _Template:
-    lungs: Mask  # (row, col) on the padded grid, centred at the grid's middle
-    spectrum: NDArray[np.complex128]  # of the zero-mean pattern: dark lungs, bright rim
-    support_spectrum: NDArray[np.complex128]
-    support: float
-
-
-@cache
-def _templates() -> tuple[_Template, ...]:
-    """Pairs of lungs of many widths and heights."""
-    side = _GRID + 2 * _MARGIN
-    place = (np.arange(side) + 0.5 - side / 2) / _GRID
-    made = []
-    for width in np.linspace(0.50, 0.95, 10):
-        for height in np.linspace(0.45, 0.92, 8):
-            x, y = place[None] / (width / 2), place[:, None] / height  # x: -1 to 1, y: -0.5 to 0.5
-            lateral = np.sqrt(np.clip(1 - np.clip((0.38 - y) / 0.90, 0, 1) ** 2.6, 0, 1))
-            floor = 0.30 + 0.20 * np.clip(np.abs(x) - 0.25, 0, 1) ** 1.5 / 0.65
-            heart = ((x - 0.13) / 0.44) ** 2 + ((y - 0.22) / 0.30) ** 2 < 1
-            lungs = (np.abs(x) < lateral) & (np.abs(x) > 0.17) & (y > -0.5) & (y < floor) & ~heart
-            rim = ndimage.binary_dilation(lungs, iterations=4) & ~lungs
-            support = lungs | rim
-            pattern = np.where(lungs, -1.0 / lungs.sum(), 0) + np.where(rim, 1.0 / rim.sum(), 0)
-            pattern /= np.sqrt((pattern**2).sum())
-            made.append(
-                _Template(
-                    lungs,
-                    np.conj(np.fft.rfft2(np.fft.ifftshift(pattern) * 1.0)),
-                    np.conj(np.fft.rfft2(np.fft.ifftshift(support) * 1.0)),
-                    float(support.sum()),
-                )
-            )
-    return tuple(made)
-
-
-@cache
-def _closeness() -> NDArray[np.float64]:
-    """What a place off the middle costs a match: 0.15 at a quarter of the image; beyond a third it is ruled out."""
-    side = _GRID + 2 * _MARGIN
-    shift = (np.arange(side) - side // 2) / _GRID
-    far = np.hypot(shift[:, None], shift[None])
-    return np.where(far > 1 / 3, -np.inf, -0.15 * (far / 0.25) ** 2)
-
-
-def _otsu(values: FloatImage) -> float:
-    """The threshold that parts values into the two groups most apart (Otsu 1979), over 128 bins."""
-    counts, edges = np.histogram(values, bins=128)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    total = np.cumsum(counts * centres)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        apart = below * above * (total / below - (total[-1] - total) / above) ** 2
-    return float(centres[int(np.argmax(np.where(np.isfinite(apart), apart, -1)))])
