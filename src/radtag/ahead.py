@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -25,7 +25,7 @@ class Step(Generic[Item, Value]):
 
 
 def read_ahead(
-    items: Sequence[Item], read: Callable[[Item], Iterator[Value]], *, threads: int, ahead: int
+    items: Iterable[Item], read: Callable[[Item], Iterator[Value]], *, threads: int, ahead: int
 ) -> Iterator[Step[Item, Value]]:
     """Reads items in threads, and gives what was read in the order of the items.
 
@@ -79,3 +79,12 @@ def read_ahead(
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def map_ahead(do: Callable[[Item], Value], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Value]:
+    """As ``map``, in threads and ahead of whoever takes the values; items are taken in the caller's thread."""
+    for step in read_ahead(items, lambda item: iter([do(item)]), threads=threads, ahead=ahead):
+        if step.error is not None:
+            raise step.error
+        if step.value is not None:
+            yield step.value

@@ -75,6 +75,10 @@ LaidBy = Annotated[
 ]
 Mirrored = Annotated[Literal["none", "flip"], typer.Option("--tta", help="flip: average with the mirrored image.")]
 MaskOver = Annotated[str, typer.Option("--mask", help="What a map must exceed: validated, otsu, or a value 0-1.")]
+MaskArea = Annotated[
+    Literal["image", "body", "lungs"],
+    typer.Option("--area", help="Where masks may lie: anywhere, or on the body or in the lungs, both estimated."),
+]
 Bootstraps = Annotated[int, typer.Option("--bootstraps", min=0, help="Draws of patients for the intervals; 0: none.")]
 BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of these draws.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result in --out that was made otherwise.")]
@@ -438,6 +442,7 @@ def tag(
         float | None,
         typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/4000 of the image."),
     ] = None,
+    area: MaskArea = "image",
     save: Annotated[
         list[str] | None,
         typer.Option(
@@ -485,6 +490,7 @@ def tag(
         "grid": grid,
         "tta": tta,
         "min_area_px": min_area,
+        "area": area,
     }
     if as_dataset is not None:
         _propose([run, *(with_run or [])], files, as_dataset, save, splits, split_seed, options, as_json)
@@ -555,6 +561,7 @@ def evaluate(
     grid: LaidBy = "measured",
     tta: Mirrored = "none",
     mask: MaskOver = "validated",
+    area: MaskArea = "image",
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
     device: Device = "auto",
@@ -589,6 +596,7 @@ def evaluate(
             grid=grid,
             tta=tta,
             mask=_mask_rule(mask),
+            area=area,
             device=device,
             batch_size=batch_size,
         )

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -96,9 +97,20 @@ class Journal:
             at += len(line)
         self._file.truncate(at)
 
-    def add_image(self, file: Path, stamp: Stamp, of: Name, name: Name, rows: Sequence[Any]) -> None:
-        """An image whose pictures are written, with what is said of it: lines of tags.csv, or other plain values."""
-        self._add({"file": str(file), "stamp": stamp, "of": of, "image": name, "rows": rows})
+    def add_image(
+        self,
+        file: Path,
+        stamp: Stamp,
+        of: Name,
+        name: Name,
+        rows: Sequence[Any],
+        also: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """An image whose pictures are written, with what is said of it: lines of tags.csv, or other plain values.
+
+        ``also`` is said of the image and of no finding; it stands in the journal alone.
+        """
+        self._add({**also, "file": str(file), "stamp": stamp, "of": of, "image": name, "rows": rows})
 
     def add_end(self, file: Path, stamp: Stamp | None, error: str | None) -> None:
         """A file all of whose images are in, or that could not be read to its end."""
@@ -161,6 +173,10 @@ class Journal:
         self._file.seek(self._images[name][3])
         found: dict[str, Any] = json.loads(self._file.readline())
         return found
+
+    def count(self, said: str) -> int:
+        """The images that hold of which this is ``also`` said."""
+        return sum(bool((self.entry(name) or {}).get(said)) for name in self.images())
 
     def assemble(self, path: Path, columns: Sequence[str], findings: Sequence[str]) -> dict[str, int]:
         """Writes tags.csv, whole or not at all; how many images are positive for each finding."""

@@ -42,6 +42,7 @@ from scipy import ndimage
 
 import radtag
 from radtag import draw
+from radtag.anatomy import Area
 from radtag.data import coco
 from radtag.data.files import plain_names
 from radtag.data.healthy import is_normal
@@ -53,7 +54,7 @@ from radtag.journal import Journal, Name, Stamp, safe, stamp_of
 from radtag.predictions import predictions
 from radtag.report.checking import Doubtful, write_checks
 from radtag.report.page import Picture, replace_text
-from radtag.tag import Prediction, Tag, Tagger, run_digest
+from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
 from radtag.train.log import fingerprint
 from radtag.words import changes, counted
 
@@ -117,6 +118,8 @@ class ProposeSummary:
         by_score: per finding, how many masks are of unknown labels.
         failures: images that could not be read, and why; they are not in the table.
         seconds: the call took.
+        area: where masks were to lie.
+        unlimited: images in which that area was not found, so that their masks are not limited.
     """
 
     out: Path
@@ -127,6 +130,8 @@ class ProposeSummary:
     by_score: Mapping[str, int]
     failures: Mapping[str, str]
     seconds: float
+    area: Area = "image"
+    unlimited: int = 0
 
     @property
     def ok(self) -> bool:
@@ -147,6 +152,8 @@ class ProposeSummary:
             if self.empty.get(finding):
                 extras.append(f"{counted(self.empty[finding], 'label[s]')} of 1 without one")
             said.append(f"{finding}: {counted(count, 'mask[s]')}" + (f" ({'; '.join(extras)})" if extras else ""))
+        if self.unlimited:
+            said.append(not_limited(self.unlimited, self.area))
         for image, cause in self.failures.items():
             said.append(f"not read: {image}: {cause}")
         return [*said, f"-> {self.out / 'table.csv'}, coco.json", f"-> {self.out / 'check.html'}: the doubtful first"]
@@ -248,7 +255,9 @@ def doubts(proposals: Sequence[Proposal]) -> list[Doubt]:
         if one.by == "score":
             reasons.append((0.25, "the label is unknown: taken by the score"))
         if not one.area_px:
-            reasons.append((0.9, f"no mask: the map's peak is {one.peak:.2f}, the mask from {one.mask_threshold:.2f}"))
+            where = ", outside its area or in too small a part" if one.peak > one.mask_threshold else ""
+            text = f"no mask: the map's peak is {one.peak:.2f}{where}, the mask from {one.mask_threshold:.2f}"
+            reasons.append((0.9, text))
         elif one.finding in usual:
             margin, middle, spread = usual[one.finding]
             near = 1 - (one.peak - one.mask_threshold) / margin if margin > 0 else 0.0
@@ -326,14 +335,15 @@ def _propose_all(
             stamps[record.image] = stamp_of(record.path)  # before it is read
     skipped = len(dataset) - len(waiting)
     done = skipped
-    written: deque[tuple[Record, Future[list[dict[str, Any]]]]] = deque()
+    written: deque[tuple[Record, bool, Future[list[dict[str, Any]]]]] = deque()
 
     def settle(keep: int) -> None:
         nonlocal done
         while len(written) > keep:
-            record, rows = written.popleft()
+            record, unlimited, rows = written.popleft()
             name = Name(record.image, names[record.image])
-            journal.add_image(record.path, stamps[record.image], name, name, rows.result())
+            also = {"unlimited": True} if unlimited else {}
+            journal.add_image(record.path, stamps[record.image], name, name, rows.result(), also)
             journal.add_end(record.path, stamps[record.image], None)
             done += 1
             if progress is not None:
@@ -344,9 +354,8 @@ def _propose_all(
         for record, _, prediction in predictions(tagger, dataset, failures, only=waiting):
             tags = [tag for tag in tagger.tags(prediction, record.image) if tag.finding in wanted]
             of = {name: record.labels[at] for name, at in zip(wanted, labels, strict=True)}
-            written.append(
-                (record, writers.submit(_propose_one, record, names[record.image], tags, of, prediction, out))
-            )
+            made = writers.submit(_propose_one, record, names[record.image], tags, of, prediction, out)
+            written.append((record, tagger.unlimited(prediction), made))
             settle(2 * tagger.batch_size)
         settle(0)
     return skipped
@@ -502,6 +511,8 @@ def _write_all(
         count(lambda one: one.by == "score" and one.area_px),
         dict(failures),
         seconds,
+        identity["settings"].get("area", "image"),
+        sum(bool((journal.entry(record.image) or {}).get("unlimited")) for record in kept),
     )
     about = {
         **identity,
@@ -512,6 +523,7 @@ def _write_all(
         "masks": summary.masks,
         "labels_of_1_without_a_mask": summary.empty,
         "masks_of_unknown_labels": summary.by_score,
+        "images_without_the_area": summary.unlimited,
         "failures": [{"image": image, "cause": cause} for image, cause in failures.items()],
         "notes": list(dataset.notes),
     }

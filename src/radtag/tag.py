@@ -38,7 +38,8 @@ from torch import nn
 
 import radtag
 from radtag import draw, regions
-from radtag.ahead import Step, read_ahead
+from radtag.ahead import Step, map_ahead, read_ahead
+from radtag.anatomy import AREAS, Area, estimate
 from radtag.calibration import Calibration
 from radtag.errors import BadSetting, RadtagError, UnreadableImage
 from radtag.geometry import XYXY, Frame, Grid, reduce_mask, to_original
@@ -90,11 +91,13 @@ class Prediction:
         image: the image.
         scores: (finding,) probabilities.
         layers: one for each network and each mirroring; the map is their mean in original pixels.
+        area: (row, col) where masks may lie; None = anywhere. The map is the same whatever the area.
     """
 
     image: Image
     scores: NDArray[np.float32]
     layers: tuple[Layer, ...]
+    area: NDArray[np.bool_] | None = None
 
     @property
     def frame(self) -> Frame:
@@ -238,7 +241,8 @@ class Tag:
             map_ = self.map[part.rows, part.cols]
         else:
             map_ = self.prediction.map(self.index, rows=part.rows, cols=part.cols)
-        return regions.find(map_, self.mask_threshold, min_area_px=self.min_area_px, part=part)
+        area = self.prediction.area[part.rows, part.cols] if self.prediction.area is not None else None
+        return regions.find(map_, self.mask_threshold, min_area_px=self.min_area_px, area=area, part=part)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -286,6 +290,7 @@ class Prepared(NamedTuple):
 
     image: Image
     inputs: tuple[tuple[NDArray[np.uint8], Frame], ...]
+    area: NDArray[np.bool_] | None = None
 
 
 class Tagger:
@@ -302,6 +307,9 @@ class Tagger:
             tiles.
         tta: "flip" averages with what the mirrored image gives (not for findings that are told by their side).
         min_area_px: smaller components of a mask are dropped; None = a share of the image.
+        area: where masks, with their boxes and areas, may lie: anywhere on the image, or on the body or in the lungs as
+            :mod:`radtag.anatomy` estimates them. Where it finds none, a mask is not limited. Maps, peaks and scores
+            are the same whatever the area.
 
     Raises:
         BadSetting: runs that differ in their findings, an unknown finding, or a value out of range.
@@ -319,6 +327,7 @@ class Tagger:
         grid: Literal["measured", "tiles"] = "measured",
         tta: Literal["none", "flip"] = "none",
         min_area_px: float | None = None,
+        area: Area = "image",
     ) -> None:
         self.runs: tuple[Run, ...] = tuple(runs) if isinstance(runs, Sequence) else (runs,)
         if not self.runs:
@@ -343,6 +352,8 @@ class Tagger:
             raise BadSetting(f"tta is none or flip, got {tta!r}.")
         if min_area_px is not None and not min_area_px >= 0:
             raise BadSetting(f"the smallest part of a mask has at least 0 pixels, got {min_area_px}.")
+        if area not in AREAS:
+            raise BadSetting(f"masks lie in one of {', '.join(AREAS)}, not in {area!r}.")
         self.findings: tuple[str, ...] = known if findings is None else tuple(dict.fromkeys(findings))
         for name in self.findings:
             if name not in known:
@@ -372,6 +383,7 @@ class Tagger:
         self.batch_size = batch_size
         self.min_area_px = min_area_px
         self.tta = tta
+        self.area: Area = area
         self.device = _device(device)
         self._models = [_model(run, self.device) for run in self.runs]
         self.pictures: tuple[Saved, ...] = PICTURES
@@ -386,6 +398,8 @@ class Tagger:
             "tta": tta,
             "min_area_px": min_area_px,
         }
+        if area != "image":  # left out where it limits nothing: folders from before there were areas can be completed
+            self.settings["area"] = area
 
     @classmethod
     def load(cls, runs: Path | str | Sequence[Path | str], **options: Any) -> Tagger:
@@ -395,7 +409,7 @@ class Tagger:
 
     def prepare(self, image: Image) -> Prepared:
         """An image as the networks take it; safe to call in any thread."""
-        return Prepared(image, tuple(run.prepare(image) for run in self.runs))
+        return Prepared(image, tuple(run.prepare(image) for run in self.runs), estimate(self.area, image.pixels))
 
     def forward(self, batch: Sequence[Prepared]) -> list[Prediction]:
         """A batch of prepared images through every network."""
@@ -433,12 +447,19 @@ class Tagger:
                         )
                     )
         return [
-            Prediction(one.image, score, tuple(layer)) for one, score, layer in zip(batch, scores, layers, strict=True)
+            Prediction(one.image, score, tuple(layer), one.area)
+            for one, score, layer in zip(batch, scores, layers, strict=True)
         ]
+
+    def unlimited(self, prediction: Prediction) -> bool:
+        """Whether masks were to be limited, and are not in this image, the area not being found."""
+        return self.area != "image" and prediction.area is None
 
     def predict(self, images: Iterable[Image]) -> Iterator[Prediction]:
         """Scores and maps of images, batch by batch, in their order."""
-        prepared = map(self.prepare, images)
+        prepared: Iterator[Prepared] = map(self.prepare, images)
+        if self.area != "image":  # estimating takes longer than preparing
+            prepared = map_ahead(self.prepare, images, threads=2, ahead=self.batch_size)
         while batch := list(islice(prepared, self.batch_size)):
             yield from self.forward(batch)
 
@@ -508,6 +529,8 @@ class TagSummary:
         positives: per finding, how many of them.
         failures: files that could not be tagged, and why.
         seconds: the call took.
+        area: where masks were to lie.
+        unlimited: images in which that area was not found, so that their masks are not limited.
     """
 
     out: Path
@@ -517,6 +540,8 @@ class TagSummary:
     positives: Mapping[str, int]
     failures: Mapping[str, str]
     seconds: float
+    area: Area = "image"
+    unlimited: int = 0
 
     @property
     def ok(self) -> bool:
@@ -534,6 +559,8 @@ class TagSummary:
             "positives": dict(self.positives),
             "failures": dict(self.failures),
             "seconds": round(self.seconds, 3),
+            "area": self.area,
+            "unlimited": self.unlimited,
         }
 
     def lines(self) -> list[str]:
@@ -542,6 +569,8 @@ class TagSummary:
         files, images = counted(self.files, "file[s]"), counted(self.images, "image[s]")
         lines = [f"{self.files - len(self.failures)} of {files} tagged{before}; {images} in all"]
         lines += [f"{finding}: {count} positive" for finding, count in self.positives.items()]
+        if self.unlimited:
+            lines.append(not_limited(self.unlimited, self.area))
         if self.failures:
             lines.append(counted(len(self.failures), "file[s] could not be tagged:"))
             lines += [f"  {cause}" for cause in self.failures.values()]
@@ -637,7 +666,10 @@ def tag_files(
         finally:
             positives = journal.assemble(out / "tags.csv", COLUMNS, tagger.findings)
             images, seconds = len(journal.images()), time.monotonic() - started
-            summary = TagSummary(out, len(todo) + len(missing), skipped, images, positives, failures, seconds)
+            unlimited = journal.count("unlimited") if tagger.area != "image" else 0
+            summary = TagSummary(
+                out, len(todo) + len(missing), skipped, images, positives, failures, seconds, tagger.area, unlimited
+            )
             complete = not missing and journal.done(todo) == len(todo)
             _write_manifest(out, identity, journal, summary, complete=complete)
             journal.close()
@@ -683,11 +715,12 @@ def _tag_all(
         for image, number in _numbered(read_all(file)):
             yield number, tagger.prepare(image)
 
-    def write(prediction: Prediction, name: Name) -> list[tuple[str, ...]]:
-        return _write_image(tagger.tags(prediction, name.name), out, name.leaf, save, everything)
+    def write(prediction: Prediction, name: Name) -> tuple[list[tuple[str, ...]], dict[str, Any]]:
+        rows = _write_image(tagger.tags(prediction, name.name), out, name.leaf, save, everything)
+        return rows, {"unlimited": True} if tagger.unlimited(prediction) else {}
 
     pending: list[Step[Path, tuple[str, Prepared]]] = []  # waits for the network
-    written: deque[tuple[Path, Name, Future[list[tuple[str, ...]]]] | Step[Path, Any]] = deque()  # for the journal
+    written: deque[tuple[Path, Name, Future[Any]] | Step[Path, Any]] = deque()  # for the journal
     done = 0
 
     def flush(writers: ThreadPoolExecutor) -> None:
@@ -708,8 +741,9 @@ def _tag_all(
         while len(written) > keep:
             step = written.popleft()
             if not isinstance(step, Step):
-                file, name, rows = step
-                journal.add_image(file, stamps[file], names[file], name, rows.result())
+                file, name, made = step
+                rows, also = made.result()
+                journal.add_image(file, stamps[file], names[file], name, rows, also)
                 continue
             if step.error is not None:
                 failures[str(step.item)] = _cause(step.item, step.error)
@@ -821,7 +855,7 @@ def _claim(out: Path, identity: Mapping[str, Any]) -> None:
     if [run["sha256"] for run in before["runs"]] != [run["sha256"] for run in identity["runs"]]:
         other = ", ".join(run["path"] for run in before["runs"])
         raise BadSetting(f"{out} holds tags by another run, {other}. Choose another folder, or delete this one.")
-    was, now = before["settings"], json.loads(json.dumps(identity["settings"]))
+    was, now = ({"area": "image", **one} for one in (before["settings"], json.loads(json.dumps(identity["settings"]))))
     for name in now:
         if was.get(name) != now[name]:
             raise BadSetting(
@@ -839,11 +873,18 @@ def _write_manifest(
         "complete": complete,
         "images": summary.images,
         "positives": dict(summary.positives),
+        "unlimited": summary.unlimited,
         "failures": [{"file": file, "cause": cause} for file, cause in summary.failures.items()],
         "files": list(journal.files()),
     }
     # Names of files that are not UTF-8 come as what JSON cannot spell but in escapes.
     draw.write_bytes(out / "manifest.json", (json.dumps(values, indent=1) + "\n").encode())
+
+
+def not_limited(images: int, area: Area) -> str:
+    """In a sentence, that an area was not found in so many images."""
+    found = "lungs were" if area == "lungs" else f"{area} was"
+    return counted(images, f"image[s] in which no {found} found: [its|their] masks are not limited")
 
 
 def run_digest(run: Path) -> str:
