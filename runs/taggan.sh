@@ -4,8 +4,10 @@
 #   planted   lesions planted in the normal images of COVID-QU-Ex (as runs/planted.sh)
 #   phantoms  2,000 phantoms of 128 px
 #   covid     COVID-19 against normal, COVID-QU-Ex's own outlines; other pneumonia is on neither side
+#   joint     one model for COVID-19 and tuberculosis against the normal images of both sources (TB: a folder with the
+#             sub-folders normal and tuberculosis); the methods of two sides alone
 #
-#   COVID=path/to/covid_qu_ex OUT=runs/out/taggan runs/taggan.sh planted phantoms covid
+#   COVID=path/to/covid_qu_ex TB=path/to/tb OUT=runs/out/taggan runs/taggan.sh planted phantoms covid joint
 #
 # On a CPU as it is (128 px). On a GPU:  SIZE=256 STEPS=20000 BATCH=16 PRECISION=bf16 COVID=... runs/taggan.sh planted covid
 # docs/results.md has what it gives and what it costs.
@@ -21,7 +23,7 @@ METHODS=${METHODS:-guided taggan vagan pylon cam_avg}
 WEIGHTS=(--backbone tf_efficientnet_lite0 --weights package --size "$SIZE" --mixed-precision "$PRECISION")
 
 for set in "${@:-planted}"; do
-    only=()
+    only=() also=() methods=$METHODS
     case $set in
     planted)
         : "${COVID:?the folder of COVID-QU-Ex}"
@@ -38,15 +40,22 @@ for set in "${@:-planted}"; do
         source=covid_qu_ex:$COVID
         only=(--finding COVID-19)
         ;;
+    joint)
+        : "${COVID:?the folder of COVID-QU-Ex}" "${TB:?the folder of normal and tuberculosis}"
+        source=covid_qu_ex:$COVID
+        also=(--also "folder:$TB")
+        only=(--finding COVID-19 --finding tuberculosis)
+        methods=$(tr ' ' '\n' <<<"$METHODS" | grep -xE 'guided|taggan|vagan' || true) # the others know no normal
+        ;;
     esac
-    for method in $METHODS; do
+    for method in $methods; do
         case $method in
         guided | taggan) settings=("$method" --steps "$STEPS" --batch-size "$BATCH" --set "options.warm_up=$WARM_UP") ;;
         vagan) settings=(vagan --steps "$STEPS" --batch-size "$BATCH") ;;
         pylon) settings=(pylon --preset small --epochs "$EPOCHS" --set options.pool=lse --set options.sharpness=2) ;;
         cam_avg) settings=(cam --preset small --epochs "$EPOCHS" --set options.pool=avg) ;; # Grad-CAM's map is this one's
         esac
-        radtag train "${settings[0]}" "$source" --out "$OUT/$set/$method" "${WEIGHTS[@]}" "${settings[@]:1}" "${only[@]}"
-        radtag evaluate "$OUT/$set/$method" "$source" --out "$OUT/$set/$method/evaluation" "${only[@]}"
+        radtag train "${settings[0]}" "$source" --out "$OUT/$set/$method" "${WEIGHTS[@]}" "${settings[@]:1}" "${also[@]}" "${only[@]}"
+        radtag evaluate "$OUT/$set/$method" "$source" --out "$OUT/$set/$method/evaluation" "${also[@]}" "${only[@]}"
     done
 done

@@ -298,7 +298,8 @@ def train(
         typer.Option(
             "--also",
             metavar="SOURCE",
-            help="Train on these images too; findings they do not label are unknown in them. Repeat it for several.",
+            help="Train on these images too; findings they do not label are unknown in them. Repeat it for several."
+            " taggan, vagan and guided take the findings of all, and validate on all.",
         ),
     ] = None,
     setting: Annotated[
@@ -361,13 +362,15 @@ def train(
         raise BadSetting(f"--normal {normal}: {method} learns findings, and has no healthy side. Leave it out.")
     # Findings that are not wanted say who is not healthy: two sides are told apart by all of them.
     dataset = open_source(source, splits=splits, seed=split_seed, findings=None if method in GAMES else finding)
-    for further in also or []:
-        dataset = dataset.join(open_source(further, seed=split_seed))
+    further = [open_source(one, seed=split_seed) for one in also or []]
+    if method not in GAMES:
+        for one in further:
+            dataset = dataset.join(one)
     console = _console()
-    for note in dataset.notes:
+    for note in dataset.notes if method not in GAMES else ():  # a game tells all that it makes two sides of
         console.print(f"note: {note}", markup=False, highlight=False)
     if isinstance(settings, AdversarialSettings):
-        run = adversarial.train(settings, dataset, out, findings=finding, normal=normal, console=console)
+        run = adversarial.train(settings, dataset, out, also=further, findings=finding, normal=normal, console=console)
     elif isinstance(settings, StudentSettings):
         run = segment.train(settings, dataset, out, console=console)
     else:

@@ -147,3 +147,89 @@ def test_a_map_of_health_is_refused():
     alone = made(("Normal",), {"well": (1.0,), "ill": (0.0,)})
     with pytest.raises(BadData, match="'Normal' means healthy, and a map needs a disease"):
         two_sides(alone)
+
+
+# Several data sets ----------------------------------------------------------------------------------------------------
+
+
+def lung(findings: tuple[str, ...] = ("tuberculosis",), rows: dict[str, tuple[float, ...]] | None = None) -> Dataset:
+    """Another hospital."""
+    found = made(findings, rows or {"tb": (1.0,), "fine": (0.0,)})
+    records = (replace(one, path=Path("lung") / one.image) for one in found.records)
+    return replace(found, name="lung", records=tuple(records))
+
+
+def told(sides: Dataset) -> dict[str, tuple[float | None, ...]]:
+    """The training labels, None for unknown."""
+    return {
+        image: tuple(None if math.isnan(label) else label for label in labels)
+        for image, labels in training(sides).items()
+    }
+
+
+def test_each_data_set_says_who_is_healthy_in_it():
+    sides = two_sides(COVID, also=[lung()], findings=["COVID-19", "tuberculosis"])
+    assert sides.findings == ("COVID-19", "tuberculosis")
+    assert told(sides) == {
+        "set:covid": (1.0, None),
+        "set:well": (0.0, None),  # nobody has asked for tuberculosis there
+        "lung:tb": (None, 1.0),
+        "lung:fine": (None, 0.0),
+    }
+    assert [one.split for one in sides.records].count("val") == 4
+    assert {one.source for one in sides.records} == {"set", "lung"}
+    assert sides.notes == (
+        "set: 2 images with neither a wanted finding nor known to be healthy are on no side",
+        "training images: set, 1 ill and 1 healthy; lung, 1 ill and 1 healthy",
+    )
+    assert two_sides(COVID, also=[lung()]).findings == ("COVID-19", "Non-COVID", "tuberculosis")
+
+
+@pytest.mark.parametrize(("name", "normal"), [("Normal", None), ("nodes", "nodes")])
+def test_normal_may_be_a_finding_of_one_data_set_alone(name, normal):
+    rows = {"tb": (1.0, 0.0), "fine": (NAN, 1.0), "odd": (0.0, 0.0)}
+    for sets in ((COVID, lung(("tuberculosis", name), rows)), (lung(("tuberculosis", name), rows), COVID)):
+        sides = two_sides(sets[0], also=sets[1:], findings=["tuberculosis", "COVID-19"], normal=normal)
+        found = told(sides)
+        assert found["lung:fine"] == (0.0, None)
+        assert found["set:well"] == (None, 0.0)
+        assert found["set:covid"] == (None, 1.0)
+        assert "set:other" not in found  # another disease
+        assert "lung:odd" not in found  # not said to be normal
+        assert name not in two_sides(sets[0], also=sets[1:], normal=normal).findings
+        with pytest.raises(BadData, match=f"'{name}' means healthy, and a map needs a disease"):
+            two_sides(sets[0], also=sets[1:], findings=["COVID-19", name], normal=normal)
+
+
+def test_a_finding_that_two_data_sets_name_is_one():
+    rows = {"both": (1.0, 1.0), "tb": (1.0, NAN), "fine": (0.0, 0.0)}
+    sides = two_sides(COVID, also=[lung(("tuberculosis", "COVID-19"), rows)], findings=["COVID-19"])
+    assert told(sides) == {"set:covid": (1.0,), "set:well": (0.0,), "lung:both": (1.0,), "lung:fine": (0.0,)}
+
+
+def test_a_data_set_without_healthy_images_borrows_them_and_says_so():
+    alone = lung(rows={"tb": (1.0,)})
+    sides = two_sides(COVID, also=[alone], findings=["COVID-19", "tuberculosis"])
+    assert told(sides) == {"set:covid": (1.0, None), "set:well": (0.0, 0.0), "lung:tb": (None, 1.0)}
+    assert sides.only("val").labels()[1].tolist() == [0, 0]
+    assert sides.notes[-2].startswith("no healthy training image is of lung: healthy ones of the others stand beside")
+    assert sides.notes[-1].startswith("tuberculosis: no source that names it has healthy images in every split")
+    spare = lung(rows={"fine": (0.0,)})
+    sides = two_sides(COVID, also=[spare], findings=["COVID-19"])
+    assert sides.notes[-1].startswith("no ill training image is of lung: its healthy ones would tell by their look")
+
+
+def test_several_data_sets_are_refused_as_one_is():
+    whole = "set \\+ lung"
+    with pytest.raises(BadData, match=rf"^{whole} has no finding 'Covid'; it has COVID-19, Non-COVID, tuberculosis\.$"):
+        two_sides(COVID, also=[lung()], findings=["Covid"])
+    with pytest.raises(BadData, match=rf"^{whole} has no finding 'fine'; it has"):
+        two_sides(COVID, also=[lung()], normal="fine")
+    ill = replace(COVID, records=tuple(one for one in COVID.records if 1.0 in one.labels))
+    with pytest.raises(BadData, match=rf"^{whole}: none of its 6 images is known to be healthy"):
+        two_sides(ill, also=[lung(rows={"tb": (1.0,)})])
+    never = of_split(lung(), "train", lambda one: 1.0 not in one.labels)
+    with pytest.raises(BadData, match=rf"^{whole}: no training image has 'tuberculosis'\. Leave it out"):
+        two_sides(COVID, also=[never])
+    with pytest.raises(BadData, match=r"^covid is in set and in set 2\. Leave it out of one of them\.$"):
+        two_sides(COVID, also=[COVID])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +107,33 @@ def test_a_table_cannot_be_written_into():
         THREE.name = "other"
     with pytest.raises(FrozenInstanceError):
         THREE.records[0].split = "test"
+
+
+def test_sets_stand_side_by_side():
+    other = Dataset(
+        "three",
+        ("Nodule", "Edema"),
+        (record("a.png", (1.0, 0.0), split="val", patient="p1"), record("z.png", (NAN, 1.0), split="train")),
+        notes=("odd",),
+    )
+    other = replace(other, records=tuple(replace(one, path=Path("there") / one.image) for one in other.records))
+    both = THREE.beside(other)
+    assert both.name == "three + three 2"
+    assert both.findings == ("Mass", "Nodule", "Edema")
+    np.testing.assert_array_equal(
+        both.labels(), [[1, NAN, NAN], [0, 0, NAN], [NAN, 1, NAN], [NAN, 1, 0], [NAN, NAN, 1]]
+    )
+    assert [one.image for one in both.records] == [
+        *("three:a.png", "three:b.png", "three:c.png", "three 2:a.png", "three 2:z.png")
+    ]
+    assert [one.patient for one in both.records] == ["three:p1", "three:p1", "", "three 2:p1", ""]
+    assert [one.split for one in both.records] == ["train", "val", "test", "val", "train"]
+    assert [one.source for one in both.records] == ["three"] * 3 + ["three 2"] * 2
+    assert both.notes == ("three 2: odd",)
+    assert THREE.beside() is THREE
+
+
+def test_a_file_of_two_sets_is_refused():
+    other = Dataset("other", ("Nodule",), (record("b.png", (1.0,), split="val"),))
+    with pytest.raises(BadData, match=r"^b\.png is in three and in other\. Leave it out of one of them\.$"):
+        THREE.beside(other)

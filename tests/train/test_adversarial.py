@@ -259,6 +259,33 @@ def test_two_processes_follow_one(interrupted):
     assert first.keys() == second.keys()
 
 
+def test_several_data_sets_make_one_model(squares, tmp_path):
+    """A set with a finding called normal, one whose every finding is 0, and an image that cannot be read."""
+    broken = tmp_path / "broken.png"
+    broken.write_text("not a picture")
+    left = replace(squares, name="left", findings=("left", "other")).only("train", "val")
+    copies = [tmp_path / one.image for one in squares.records]
+    for one, copy in zip(squares.records, copies, strict=True):
+        shutil.copyfile(one.path, copy)
+    records = [
+        replace(one, path=path, labels=(float(one.labels[1] == 1), float(one.labels == (0.0, 0.0))))
+        for one, path in zip(squares.records, copies, strict=True)
+    ]
+    records[0] = replace(records[0], path=broken)
+    right = Dataset("right", ("right", "Normal"), tuple(records))
+    names = ["right", "left"]
+    run = train(settings(), left, tmp_path / "run", also=[right], findings=names, console=Console(quiet=True))
+    assert run.findings == ("right", "left")
+    assert run.card["trained_on"] == "left + right"
+    assert any(note.startswith("training images: left, ") for note in run.card["data"]["notes"])
+    assert len(run.card["data"]["unreadable"]) == 1
+    assert set(run.card["validation"]["auroc"]) == {"left", "right"}
+    again = train(settings(), left, tmp_path / "run", also=[right], findings=names, console=Console(quiet=True))
+    assert again == run
+    with pytest.raises(BadRun, match=r"holds a finished run with other data"):
+        train(settings(), right, tmp_path / "run", also=[left], findings=names, console=Console(quiet=True))
+
+
 # Going on, and refusing to --------------------------------------------------------------------------------------------
 
 
@@ -437,6 +464,51 @@ def test_images_are_drawn_by_finding():
     assert counts[59] == pytest.approx(800 * (1 / 8 + 1 / 120), rel=0.25)
     assert len(np.unique(ill)) > 60
     assert not torch.equal(torch.cat(asked), torch.cat(had))  # what is painted does not follow the image beside it
+
+
+def from_three_sources(**changes: Any) -> Batches:
+    """The same images: of every ten, 7 from one source; the fourth part of "b" is from one without healthy images."""
+    _, labels = some_batches()
+    labels[:, 1] = labels[:, 1].where(torch.arange(100) < 63, NAN)
+    sources = ["c" if i in (60, 61) else "a" if i % 10 < 7 else "b" for i in range(100)]
+    pixels = np.arange(100, dtype=np.uint8)[:, None, None].repeat(32, 1).repeat(32, 2)
+    given = settings(batch_size=8, augment=STILL, **changes)
+    return Batches(pixels, labels, given, 0, 1, torch.device("cpu"), sources)
+
+
+def test_healthy_images_are_of_the_sources_of_the_ill_ones():
+    batches = from_three_sources()
+
+    def source(number: int) -> str:
+        return "c" if number in (60, 61) else "a" if number % 10 < 7 else "b"
+
+    beside_c, of_a = [], 0
+    for step in range(100):
+        batch = batches.draw(step, turn=0)
+        for at, (ill, healthy) in enumerate(zip(numbers(batch.ill), numbers(batch.healthy), strict=True)):
+            if source(ill) == "c":
+                beside_c.append(source(healthy))
+            else:
+                assert source(healthy) == source(ill), at
+            of_a += source(ill) == "a"
+        for one in "abc":  # the findings that are asked for are those of the same source
+            at = torch.tensor([source(number) == one for number in numbers(batch.ill)])
+            assert sorted(batch.asked[at].tolist()) == sorted(batch.labels[at].tolist())
+    assert set(beside_c) == {"a", "b"}  # which has no healthy ones
+    # "a" by itself: 43 of the 60 with the first finding, 1 (number 62) of the 4 with the second.
+    assert of_a == pytest.approx(800 * (42 / 60 + 1 / 4) / 2, rel=0.15)
+
+
+def test_what_a_source_does_not_name_is_absent_in_its_ill_images_and_what_it_does_is_unknown():
+    labels = torch.tensor([[1.0, NAN], [1.0, NAN], [1.0, NAN], [1.0, 1.0], [0.0, 0.0]])
+    pixels = np.zeros((5, 32, 32), np.uint8)
+    pixels += np.arange(5, dtype=np.uint8)[:, None, None]
+    batches = Batches(pixels, labels, settings(augment=STILL), 0, 1, torch.device("cpu"), ["a", "a", "b", "b", "b"])
+    seen = {}
+    for step in range(20):
+        batch = batches.draw(step, turn=0)
+        seen |= dict(zip(numbers(batch.ill), batch.known.tolist(), strict=True))
+    assert seen == {0: [1, 1], 1: [1, 1], 2: [1, 0], 3: [1, 1]}
 
 
 def test_a_draw_is_the_same_whenever_and_by_however_many_processes():

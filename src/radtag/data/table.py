@@ -7,7 +7,7 @@ Boxes and masks ride along for scoring only; nothing under :mod:`radtag.train` r
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Record:
         masks: per finding, a mask file (non-zero = lesion) of any size, stretched over the image.
         lungs: a mask file of the area lesions can lie in, if the set has one.
         attributes: further columns (sex, age, view ...), for reports by group.
+        source: which of several data sets that are put side by side it is of; "" where there is one.
     """
 
     image: str
@@ -49,6 +50,7 @@ class Record:
     masks: Mapping[str, Path] = field(default_factory=dict)
     lungs: Path | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
     def boxes_in(self, finding: str, size_rc: tuple[int, int]) -> NDArray[np.float64]:
         """The finding's boxes (n, 4) xyxy in the pixels of an image of ``size_rc`` (the file's own size)."""
@@ -166,6 +168,40 @@ class Dataset:
         note = f"joined by {len(added)} training images of {other.name}, labelled for {', '.join(shared)}"
         return replace(self, records=(*self.records, *added), notes=(*self.notes, note))
 
+    def beside(self, *others: Dataset) -> Dataset:
+        """These images and those of other sets as equals: each in its own split, with the findings of all of them.
+
+        A finding that an image's own set does not name is unknown. Images and patients bear their set's name, so that
+        they stay apart; with no other set, this one is returned as it is.
+
+        Raises:
+            BadData: a file that two of the sets have.
+        """
+        if not others:
+            return self
+        sets = (self, *others)
+        findings = tuple(dict.fromkeys(name for one in sets for name in one.findings))
+        owner: dict[str, str] = {}
+        records: list[Record] = []
+        sources = _told_apart([one.name for one in sets])
+        for one, source in zip(sets, sources, strict=True):
+            at = {name: i for i, name in enumerate(one.findings)}
+            for record in one.records:
+                path = os.path.abspath(record.path)
+                if owner.setdefault(path, source) != source:
+                    raise BadData(f"{record.path} is in {owner[path]} and in {source}. Leave it out of one of them.")
+                records.append(
+                    replace(
+                        record,
+                        image=f"{source}:{record.image}",
+                        patient=f"{source}:{record.patient}" if record.patient else "",
+                        labels=tuple(record.labels[at[name]] if name in at else float("nan") for name in findings),
+                        source=source,
+                    )
+                )
+        notes = tuple(f"{source}: {note}" for one, source in zip(sets, sources, strict=True) for note in one.notes)
+        return Dataset(" + ".join(sources), findings, tuple(records), notes)
+
     def with_findings(self, findings: Iterable[str]) -> Dataset:
         """The same images with these findings, in this order.
 
@@ -179,3 +215,14 @@ class Dataset:
         at = [self.findings.index(name) for name in names]
         records = tuple(replace(record, labels=tuple(record.labels[i] for i in at)) for record in self.records)
         return replace(self, findings=names, records=records)
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind one that was there before: a, b, a 2."""
+    apart: list[str] = []
+    for name in names:
+        number = 1
+        while (told := name if number == 1 else f"{name} {number}") in apart:
+            number += 1
+        apart.append(told)
+    return apart

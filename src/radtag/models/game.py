@@ -26,13 +26,15 @@ class Batch(NamedTuple):
     """Unpaired images of both sides.
 
     ``ill`` and ``healthy`` are (image, row, col) in 0-1. ``labels`` (image, finding) are 1 where the ill image is known
-    to have the finding, else 0; ``asked`` likewise names what is to be painted into the healthy image.
+    to have the finding, else 0; ``asked`` likewise names what is to be painted into the healthy image. ``known`` is 0
+    where the ill image's label is unknown, and is not to be learned from, else 1; None where all are known.
     """
 
     ill: Tensor
     labels: Tensor
     healthy: Tensor
     asked: Tensor
+    known: Tensor | None = None
 
 
 class Seen(NamedTuple):
@@ -45,10 +47,6 @@ class Seen(NamedTuple):
     def __call__(self, images: Float[Tensor, "image row col"]) -> Float[Tensor, "image channel row col"]:
         inputs = ((images - self.mean) / self.sd)[:, None].expand(-1, self.channels, -1, -1)
         return inputs.contiguous(memory_format=torch.channels_last)
-
-    def back(self, inputs: Float[Tensor, "image channel row col"]) -> Float[Tensor, "image row col"]:
-        """The inverse."""
-        return inputs[:, 0] * self.sd + self.mean
 
 
 class Game(nn.Module, ABC):

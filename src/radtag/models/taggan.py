@@ -420,7 +420,13 @@ class TagGan(Game):
         target = torch.cat([labels.amax(dim=1, keepdim=True), labels], dim=1)
         judged = self._judged(self.critic(self.seen(images))).flatten(2).mean(dim=2)
         # The game is played on logits of about 1; a classifier's are about twice as large.
-        return {"labels": F.binary_cross_entropy_with_logits(2 * judged, target)}
+        losses = F.binary_cross_entropy_with_logits(2 * judged, target, reduction="none")
+        if batch.known is None:
+            return {"labels": losses.mean()}
+        # An ill image is ill, and a healthy one has nothing, whatever else is unknown.
+        sure = torch.ones_like(losses)
+        sure[: len(batch.ill), 1:] = batch.known
+        return {"labels": (losses * sure).mean()}
 
     def begin(self) -> None:
         """The generators begin with the critic's encoder, which knows by now what disease looks like."""

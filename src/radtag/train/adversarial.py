@@ -1,8 +1,9 @@
 """The whole loop of two sides that train against each other, from image labels to a run folder.
 
 What the networks are and what each side wants is the game's (:mod:`radtag.models.game`); here is the order of things:
-unpaired batches balanced by disease, the critics' warm-up, then for every step the critics' turns and the generators',
-each with its optimiser, a running average of the generators, and from time to time a look at the validation images.
+unpaired batches balanced by disease and source, the critics' warm-up, then for every step the critics' turns and the
+generators', each with its optimiser, a running average of the generators, and from time to time a look at the
+validation images.
 
 Resume is exact as in :mod:`radtag.train.classify`: batches, augmentation and noise are drawn from (seed, step) alone,
 and what has a history is written whole at every look. Processes share a batch: each takes its slice of the same draw.
@@ -72,6 +73,7 @@ def train(
     dataset: Dataset,
     out: Path | str,
     *,
+    also: Sequence[Dataset] = (),
     findings: Sequence[str] | None = None,
     normal: str | None = None,
     console: Console | None = None,
@@ -82,7 +84,8 @@ def train(
         settings: everything that shapes the result.
         dataset: with a train and a val split, and all its findings; a test split is not touched.
         out: the run folder; an unfinished one is gone on with, a finished one is returned as it is.
-        findings: those wanted; left out, all but the one that means healthy.
+        also: further data sets like it; each says for itself who is healthy (:func:`radtag.data.healthy.two_sides`).
+        findings: those wanted; left out, all but the ones that mean healthy.
         normal: the finding that means healthy; left out, one called normal, or all findings 0. It has no map.
         console: where progress is shown.
 
@@ -98,7 +101,10 @@ def train(
     for size in (settings.batch_size, settings.warm_up_batch_size):
         refuse_uneven(size, world)
 
-    sides = two_sides(dataset, findings=findings, normal=normal)
+    sides = two_sides(dataset, also=also, findings=findings, normal=normal)
+    if accelerator.is_main_process:
+        for note in sides.notes:
+            console.print(f"note: {note}", markup=False, highlight=False)
     train_set, val_set, names = sides.only("train"), sides.only("val"), sides.findings
     identity = {"settings": settings.model_dump(mode="json"), "data": log.fingerprint(train_set, val_set)}
     done = finished_run(out, identity, train_set, val_set)
@@ -116,7 +122,9 @@ def train(
     pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px)
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
     refuse_unreadable(labels, val_labels, sides)
-    batches = Batches(pixels, labels, settings, rank, world, device)
+    unread = {path for path, _ in failures}
+    sources = [record.source for record in train_set.records if str(record.path) not in unread]
+    batches = Batches(pixels, labels, settings, rank, world, device, sources)
     if world > 1 and device.type == "cuda":
         game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
     game = game.to(memory_format=torch.channels_last).to(device).train()
@@ -275,7 +283,10 @@ def turn(
 
 
 class Batches:
-    """Unpaired batches: a finding is drawn, then an image that has it; and a healthy image.
+    """Unpaired batches: a finding is drawn, then an image that has it; and a healthy image of the same source.
+
+    As many healthy as ill images of each source, and as often asked for the same findings: the look of a hospital says
+    nothing of who is ill. Beside the ill images of a source without healthy ones stand those of all the others.
 
     Args:
         pixels: (image, row, col) uint8, of both sides.
@@ -284,6 +295,7 @@ class Batches:
         rank: this process,
         world: of so many.
         device: where batches go.
+        sources: of each image, where it is from; left out, all are from one.
     """
 
     def __init__(
@@ -294,13 +306,29 @@ class Batches:
         rank: int,
         world: int,
         device: torch.device,
+        sources: Sequence[str] | None = None,
     ) -> None:
         self._pixels, self._settings, self._device = pixels, settings, device
         self._rank, self._world = rank, world
         self._last: tuple[tuple[int, int], Batch] | None = None
         self._positive = (labels == 1).float()
         self._with = [np.flatnonzero(column) for column in self._positive.numpy().T]
-        self._healthy = np.flatnonzero(self._positive.sum(dim=1).numpy() == 0)
+        named = list(dict.fromkeys(sources)) if sources is not None else []
+        number = {name: i for i, name in enumerate(named)}
+        self._source = np.array([number[name] for name in sources or ()] or [0] * len(labels), dtype=np.int64)
+        healthy = np.flatnonzero(self._positive.sum(dim=1).numpy() == 0)
+        of_source = [healthy[self._source[healthy] == i] for i in range(max(len(named), 1))]
+        self._healthy = [own if len(own) else healthy for own in of_source]
+        self._known = self._known_of(labels)
+
+    def _known_of(self, labels: Tensor) -> Tensor:
+        """(image, finding) 0 where a label is unknown whose finding the image's source names, else 1."""
+        known = torch.ones_like(labels)
+        for source in np.unique(self._source):
+            at = torch.from_numpy(np.flatnonzero(self._source == source))
+            of_source = (~labels[at].isnan()).float()
+            known[at] = torch.where(of_source.any(dim=0), of_source, 1.0)
+        return known
 
     def draw(self, step: int, *, turn: int) -> Batch:
         """This process's share of a turn's batch; asked for again, it is the same object.
@@ -318,8 +346,11 @@ class Batches:
         seed = seed_for(settings.seed, step, turn + 1)
         rng = np.random.default_rng(seed)
         ill = np.array([rng.choice(self._with[finding]) for finding in rng.integers(len(self._with), size=count)])
-        healthy = rng.choice(self._healthy, count)
-        asked = rng.permutation(ill)  # as often, and as many at once, as they occur
+        healthy, asked = np.empty_like(ill), np.empty_like(ill)
+        for source in np.unique(self._source[ill]):
+            at = np.flatnonzero(self._source[ill] == source)
+            healthy[at] = rng.choice(self._healthy[source], len(at))
+            asked[at] = rng.permutation(ill[at])  # as often, and as many at once, as they occur
         warps = augment.draw(2 * count, settings.augment, generator_for(seed))
         both = np.concatenate([ill[part], healthy[part]])
         share = torch.cat([torch.arange(count)[part], count + torch.arange(count)[part]])
@@ -327,7 +358,8 @@ class Batches:
         images = augment.take(warps, share).images(images)
         torch.manual_seed(seed_for(settings.seed, step, turn + 1, part.start + 1))  # noise inside the game
         own = len(images) // 2
-        return Batch(images[:own], self._labels(ill[part]), images[own:], self._labels(asked[part]))
+        known = self._known[torch.from_numpy(ill[part])].to(self._device)
+        return Batch(images[:own], self._labels(ill[part]), images[own:], self._labels(asked[part]), known)
 
     def of_validation(self, pixels: Pixels, labels: Tensor, count: int = 8) -> Batch:
         """Validation images to look at, as they are, each finding in turn."""
@@ -338,7 +370,7 @@ class Batches:
         healthy = healthy[np.arange(count) % len(healthy)]
         sides = [torch.from_numpy(pixels[rows]).to(self._device).float().div_(255) for rows in (ill, healthy)]
         asked = positive[torch.from_numpy(ill)].to(self._device)
-        return Batch(sides[0], asked, sides[1], asked)
+        return Batch(sides[0], asked, sides[1], asked, torch.ones_like(asked))
 
     def _labels(self, rows: NDArray[np.int64]) -> Tensor:
         return self._positive[torch.from_numpy(rows)].to(self._device)
