@@ -735,9 +735,34 @@ def test_a_classifier_has_no_counterpart(run, tmp_path):
     assert not (tmp_path / "out/counterparts").exists()
 
 
-def test_probabilities_and_changes_are_not_averaged(run, tmp_path):
-    with pytest.raises(BadSetting, match=r"the maps of one are probabilities, of the other changes"):
-        Tagger([taking(tmp_path / "taker"), run])
+def test_the_joint_map_of_two_kinds_is_high_where_both_see_something(run, tmp_path):
+    """By hand: the logit is the mean logarithm of map / threshold + 0.1, for each pixel on its own cell's centre."""
+    changes = taking(tmp_path / "taker")
+    changes = replace(changes, calibration=replace(changes.calibration, mask_threshold=(0.25, 0.25)))
+    chances = replace(run, calibration=replace(run.calibration, mask_threshold=(0.5, 0.4)))
+    square = np.full((SIDE, SIDE), 0.3, dtype=np.float32)
+    square[8:24, 8:24] = 1
+    image = Image(square, "a.png")
+    (one,), (two,), (both,) = (Tagger(runs).predict([image]) for runs in (changes, chances, [changes, chances]))
+    assert both.joint
+    assert not one.joint
+    logits = (np.log(one.map(0) / 0.25 + 0.1) + np.log(two.map(0) / 0.5 + 0.1)) / 2
+    wanted = 1 / (1 + np.exp(-logits))
+    at = np.s_[14:18, 14:18]  # amid the square, where all cells are alike
+    np.testing.assert_allclose(both.map(0)[at], wanted[at], rtol=1e-4)
+    np.testing.assert_allclose(both.map(0)[40:, 40:], wanted[40:, 40:], rtol=1e-4)
+    np.testing.assert_allclose(both.scores, (one.scores + two.scores) / 2, rtol=1e-6)
+    map_ = both.map(0)
+    row, col = np.unravel_index(map_.argmax(), map_.shape)
+    np.testing.assert_allclose(both.peaks[0], (col + 0.5, row + 0.5, map_.max()), rtol=1e-6)
+    tagger = Tagger([changes, chances])
+    assert tagger.settings["mask"] == [0.375, 0.375]
+    assert "counterparts" not in tagger.pictures
+    tag = tagger.tags(both, "a")[0]
+    np.testing.assert_array_equal(tag.mask, map_ > 0.375)
+    assert tag.mask[16, 16]
+    with pytest.raises(BadSetting, match="has no normal counterpart"):
+        _ = tag.counterpart
 
 
 # -- names

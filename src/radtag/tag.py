@@ -8,6 +8,9 @@ Conventions
   (score >= threshold). Files of maps, masks and overlays are written for positive findings unless told otherwise.
 - With several networks, or mirrored images, what is averaged are calibrated scores, and calibrated maps in original
   pixels; thresholds are the mean of the networks'.
+- Networks of two kinds, whose maps are probabilities and changes of the image, have no common scale but their mask
+  thresholds. Their joint map is J / (1 + J), J the geometric mean of the maps, each over its own mask threshold (plus
+  ``JOINT_FLOOR``): 0.5 where the networks on the mean just mark, and high only where all of them see something.
 
 ``tag_files`` streams: reader threads decode ahead of the network, writer threads follow it, and no more than a few
 batches of images are held. Every finished image is a line of ``journal.jsonl``, written after its pictures, so that a
@@ -34,6 +37,7 @@ import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from torch import nn
 
 import radtag
@@ -57,6 +61,11 @@ FULL_CHANGE = 0.2
 """Pictures show a map of changes as they show probabilities, with this share of the image's range as their 1."""
 LEAST_CHANGE = np.float32(1 / 512)
 """Half a grey level of 8 bits: a smaller change of a pixel is none, and the pixel keeps its value to the bit."""
+JOINT_FLOOR = np.float32(0.1)
+"""Added to a map over its threshold, in a joint map: one network that sees nothing cannot rule a place out alone."""
+JOINT_THRESHOLD = 0.375
+"""Of joint maps, in masks: J > 0.6. Where J > 1 all networks agree, and masks are a third too small; at 0.6 they had the
+area of lesions planted in validation images (docs/log.md)."""
 MaskRule = Literal["validated", "otsu"]
 
 COLUMNS = (
@@ -71,6 +80,7 @@ class Layer(NamedTuple):
     """Calibrated maps (finding, row, col) of one pass through one network, and the way back to the original.
 
     ``grids`` say where the cells look, for each finding.
+    Of networks of two kinds ``maps`` are logarithms, whose mean is the logit of the joint map.
     ``sigmoids`` are the same maps before calibration, as the network gives them: plain sigmoids of its logits, which
     is what published numbers are taken on; None = there is no other map than the calibrated one.
     """
@@ -92,12 +102,14 @@ class Prediction:
         scores: (finding,) probabilities.
         layers: one for each network and each mirroring; the map is their mean in original pixels.
         area: (row, col) where masks may lie; None = anywhere. The map is the same whatever the area.
+        joint: the layers are of networks of two kinds, and the map is the sigmoid of their mean.
     """
 
     image: Image
     scores: NDArray[np.float32]
     layers: tuple[Layer, ...]
     area: NDArray[np.bool_] | None = None
+    joint: bool = False
 
     @property
     def frame(self) -> Frame:
@@ -135,7 +147,8 @@ class Prediction:
             to_original(one.maps[finding], one.grids[finding], frame_of(one.frame), rows=rows, cols=cols)
             for one in self.layers
         ]
-        return laid[0] if len(laid) == 1 else sum(laid[1:], laid[0]) / np.float32(len(laid))
+        mean = laid[0] if len(laid) == 1 else sum(laid[1:], laid[0]) / np.float32(len(laid))
+        return expit(mean) if self.joint else mean
 
     @property
     def full(self) -> float:
@@ -168,9 +181,8 @@ class Prediction:
 
     def part_above(self, finding: int, threshold: float) -> regions.Part:
         """The part of the image outside which the finding's map is not above a threshold."""
-        return regions.part_above(
-            [(one.maps[finding], one.grids[finding], one.frame) for one in self.layers], threshold
-        )
+        layers = [(one.maps[finding], one.grids[finding], one.frame) for one in self.layers]
+        return regions.part_above(layers, float(logit(threshold)) if self.joint else threshold)
 
     @cached_property
     def peaks(self) -> NDArray[np.float64]:
@@ -183,6 +195,8 @@ class Prediction:
             found[at] = regions.peaks(
                 [(one.maps[at], grid, one.frame) for one, grid in zip(self.layers, grids, strict=True)]
             )
+        if self.joint:
+            found[:, 2] = expit(found[:, 2].astype(np.float32))  # as in the map
         return found
 
 
@@ -339,11 +353,6 @@ class Tagger:
                     f"{run.path} knows {', '.join(run.findings)}; {self.runs[0].path} knows {', '.join(known)}."
                     " Runs of an ensemble know the same findings in the same order."
                 )
-            if run.calibration.scale != self.runs[0].calibration.scale:
-                raise BadSetting(
-                    f"{run.path} and {self.runs[0].path}: the maps of one are probabilities, of the other changes of"
-                    " the image. Average runs of one kind."
-                )
         if batch_size < 1:
             raise BadSetting(f"a batch holds at least one image, got {batch_size}.")
         if grid not in ("measured", "tiles"):
@@ -369,8 +378,11 @@ class Tagger:
         self._grids = [
             tuple(run.grids[i] for i in at) if grid == "measured" else (run.tile_grid,) * len(at) for run in self.runs
         ]
+        self._joint = len({run.calibration.scale for run in self.runs}) > 1
         self.thresholds = np.mean([one.score_threshold for one in self._calibrations], axis=0)
         self.mask_thresholds = np.mean([one.mask_threshold for one in self._calibrations], axis=0)
+        if self._joint:
+            self.mask_thresholds[:] = JOINT_THRESHOLD
         if threshold is not None:
             given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(self.findings, threshold)
             for i, name in enumerate(self.findings):
@@ -435,6 +447,10 @@ class Tagger:
                     changes = changes[..., ::-1] if changes is not None else None
                     grids = tuple(grid.mirrored(run.size_px) for grid in grids)
                 maps = calibration.maps(cells)
+                if self._joint:
+                    least = np.maximum(calibration.mask_threshold, 1e-6).astype(np.float32)
+                    maps = np.log(maps / least[:, None, None] + JOINT_FLOOR)
+                    sigmoids = changes = None
                 scores += calibration.scores(logits) / np.float32(len(self.runs) * len(mirrored))
                 for j, one in enumerate(batch):
                     layers[j].append(
@@ -447,7 +463,7 @@ class Tagger:
                         )
                     )
         return [
-            Prediction(one.image, score, tuple(layer), one.area)
+            Prediction(one.image, score, tuple(layer), one.area, self._joint)
             for one, score, layer in zip(batch, scores, layers, strict=True)
         ]
 

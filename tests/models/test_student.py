@@ -20,7 +20,13 @@ def student(name: str = "test_resnet", findings: int = 3, channels: int = 1, **o
 
 @pytest.mark.parametrize(
     ("backbone", "architecture"),
-    [("test_resnet", "unet"), ("test_efficientnet", "fpn"), ("test_convnext", "unet"), ("test_resnet", "upernet")],
+    [
+        ("test_resnet", "unet"),
+        ("test_efficientnet", "fpn"),
+        ("test_convnext", "unet"),
+        ("test_resnet", "upernet"),
+        ("test_resnet", "pylon"),
+    ],
 )
 def test_the_map_has_every_pixel_of_the_input(backbone, architecture):
     output = student(backbone, architecture=architecture)(torch.rand(2, 1, 64, 64))
@@ -35,8 +41,24 @@ def test_the_images_logit_is_pooled_from_its_map():
     for pool, of in (("max", lambda maps: maps.amax(dim=(2, 3))), ("avg", lambda maps: maps.mean(dim=(2, 3)))):
         output = student(pool=pool)(images)
         torch.testing.assert_close(output.logits, of(output.maps))
-    output = student()(images)  # the logarithm of the mean odds
+    output = student(sharpness=1.0)(images)  # the logarithm of the mean odds
     torch.testing.assert_close(output.logits, output.maps.exp().mean(dim=(2, 3)).log(), atol=1e-4, rtol=1e-4)
+
+
+def test_pylons_own_cells_are_resized_to_pixels():
+    model, images = student(architecture="pylon"), torch.rand(2, 1, 64, 64)
+    cells = model.segmenter(images).maps
+    assert cells.shape == (2, 3, 16, 16)
+    middle = model(images).maps.unflatten(2, (16, 4)).unflatten(4, (16, 4))[:, :, :, 1:3, :, 1:3].mean(dim=(3, 5))
+    # Of a line from cell to cell, the two pixels about a cell's centre have an eighth of each neighbour in their mean.
+    for axis in (2, 3):
+        near = [cells.narrow(axis, 0, 1), cells, cells.narrow(axis, 15, 1)]
+        padded = torch.cat(near, dim=axis)
+        cells = 0.875 * cells + (padded.narrow(axis, 0, 16) + padded.narrow(axis, 2, 16)) / 16
+    torch.testing.assert_close(middle, cells)
+    options = BackboneOptions(name="tf_efficientnet_lite0", weights="package")
+    pylon = build("student", 2, options, {"architecture": "pylon"}, 64)
+    assert load_weights(pylon.backbone, options).startswith("package")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,11 +1,11 @@
-"""A plain segmentation network, which learns from proposed masks: U-Net and its kin, from segmentation_models_pytorch.
+"""A plain network that learns from proposed masks: U-Net and its kin, from segmentation_models_pytorch, or PYLON.
 
 Ronneberger, Fischer, Brox: "U-Net: Convolutional networks for biomedical image segmentation", MICCAI 2015; the other
 architectures are described by the package. The encoder is any timm network with features at strides 4 to 32, and its
 first weights are loaded as those of every other method (:mod:`radtag.models.backbone`).
 
-The map has every pixel of the network's input, where other methods have a cell for every fourth at best. The image's
-logit is pooled from it, and no loss: a student is trained on masks alone (:mod:`radtag.train.segment`).
+The map has every pixel of the network's input; PYLON's, a cell for every fourth, is resized to them. The image's logit
+is pooled from the map and learns from the label beside the mask (:mod:`radtag.train.segment`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 
 import segmentation_models_pytorch as smp
 import timm
+import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -21,22 +22,25 @@ from torch import Tensor, nn
 from radtag.errors import BadSetting
 from radtag.models.backbone import BackboneOptions, Encoder
 from radtag.models.output import Output, Pooling, pool
+from radtag.models.pylon import Pylon, PylonOptions
 
 
 class StudentOptions(BaseModel):
     """A student's own settings.
 
     Attributes:
-        architecture: of the decoder.
+        architecture: of the decoder; "pylon" is the classifier's own (:mod:`radtag.models.pylon`).
         pool: how the image's logit is taken from the map.
         sharpness: of pool "lse"; 1 is the logarithm of the mean odds of the pixels, nearly.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    architecture: Literal["unet", "unetplusplus", "fpn", "linknet", "manet", "pan", "deeplabv3plus", "upernet"] = "unet"
+    architecture: Literal[
+        "unet", "unetplusplus", "fpn", "linknet", "manet", "pan", "deeplabv3plus", "upernet", "pylon"
+    ] = "unet"
     pool: Pooling = "lse"
-    sharpness: float = Field(default=1.0, gt=0)
+    sharpness: float = Field(default=5.0, gt=0)
 
 
 class Student(nn.Module):
@@ -60,6 +64,10 @@ class Student(nn.Module):
             raise BadSetting(f"timm has no model {backbone.name!r}. Choose another --backbone, such as resnet50.")
         self.options = options
         self.size_px = size_px
+        self.segmenter: nn.Module
+        if options.architecture == "pylon":
+            self.segmenter = Pylon(findings, backbone, PylonOptions(), size_px)
+            return
         try:
             self.segmenter = smp.create_model(
                 options.architecture,
@@ -78,11 +86,16 @@ class Student(nn.Module):
     @property
     def backbone(self) -> Encoder:
         """The encoder's timm network, for its first weights."""
+        if isinstance(self.segmenter, Pylon):
+            return Encoder(self.segmenter.backbone.net, self.size_px)
         return Encoder(self.segmenter.encoder.model, self.size_px)
 
     def forward(self, images: Float[Tensor, "batch channel row col"]) -> Output:
         """Normalised images -> logits (batch, finding) and maps (batch, finding, row, col), of the images' size."""
-        maps = self.segmenter(images).float()
+        maps = self.segmenter(images)
+        if isinstance(maps, Output):
+            maps = F.interpolate(maps.maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        maps = maps.float()
         return Output(pool(maps, self.options.pool, self.options.sharpness), maps)
 
 

@@ -99,7 +99,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     weights_from = load_weights(model.backbone, settings.backbone)  # type: ignore[arg-type]
     out.mkdir(parents=True, exist_ok=True)
     contents = log.contents(train_set, val_set)
-    pixels, _, _, failures = load_pixels(train_set, settings, settings.size_px)
+    pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px)
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
     masks = load_masks(train_set, _readable(train_set, failures), settings.size_px, settings.fit)
     val_masks = load_masks(val_set, _readable(val_set, val_failures), settings.size_px, settings.fit)
@@ -160,6 +160,9 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
                 # DDP averages gradients over processes; what is wanted are the means over the whole batch.
                 counts = accelerator.reduce(torch.stack([sums.known, sums.filled]), reduction="sum").clamp(min=1)
                 loss = sums.cross_entropy / counts[0] + settings.dice * sums.dice / counts[1]
+                if settings.labels:
+                    told = labels[torch.from_numpy(mine)].to(device)
+                    loss = loss + settings.labels * label_loss(output.logits, told) / len(chosen)
                 optimiser.zero_grad(set_to_none=True)
                 accelerator.backward(loss * world)
                 if settings.clip_norm:
@@ -288,6 +291,13 @@ def mask_losses(
     chance = logits.sigmoid()
     dice = 1 - 2 * (chance * masks).sum(dim=(2, 3)) / (chance.sum(dim=(2, 3)) + size).clamp(min=1e-6)
     return Sums((each * known).sum(), (dice * filled).sum(), known.sum(), filled.sum())
+
+
+def label_loss(logits: Float[Tensor, "batch finding"], labels: Float[Tensor, "batch finding"]) -> Float[Tensor, ""]:
+    """Binary cross-entropy of the known labels, the mean over findings, summed over images."""
+    known = ~labels.isnan()
+    each = F.binary_cross_entropy_with_logits(logits.float(), labels.nan_to_num(), reduction="none")
+    return (each * known).mean(dim=1).sum()
 
 
 def _origins(train_set: Dataset, val_set: Dataset, settings: StudentSettings) -> dict[str, int]:

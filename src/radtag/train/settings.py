@@ -165,6 +165,7 @@ class StudentSettings(Settings):
         ema: decay of the running average of the weights, which is what is validated and kept; 0 is none.
         clip_norm: largest norm of the gradient; 0 does not clip.
         dice: weight of the soft Dice loss beside the cross-entropy.
+        labels: weight of the image labels' cross-entropy, by the logit pooled from the map; 0 = masks alone.
         trust_masks: train on masks that no run proposed, the data set's own.
     """
 
@@ -179,6 +180,7 @@ class StudentSettings(Settings):
     ema: float = Field(default=0.99, ge=0, lt=1)
     clip_norm: float = Field(default=1.0, ge=0)
     dice: float = Field(default=1.0, ge=0)
+    labels: float = Field(default=0.3, ge=0)
     trust_masks: bool = False
     augment: AugmentOptions = AugmentOptions(
         rotate_deg=15, area=(0.6, 1.0), brightness=0.2, contrast=0.3, interpolation="bilinear"
