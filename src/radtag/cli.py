@@ -565,6 +565,10 @@ def evaluate(
     tta: Mirrored = "none",
     mask: MaskOver = "validated",
     area: MaskArea = "image",
+    inside: Annotated[
+        Literal["image", "lungs"],
+        typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
+    ] = "image",
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
     device: Device = "auto",
@@ -592,6 +596,7 @@ def evaluate(
             [run, *(with_run or [])],
             dataset,
             out,
+            inside=inside,
             bootstraps=bootstraps,
             seed=seed,
             overwrite=overwrite,

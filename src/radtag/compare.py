@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from radtag.errors import BadData, BadSetting
-from radtag.evaluate import read_metrics, refuse_other
+from radtag.evaluate import read_metrics, refuse_mixed, refuse_other
 from radtag.gallery import FixedCase, colours, read_fixed
 from radtag.pairs import PairTable
 from radtag.report.comparison import Shown, SideBySide, write_comparison
@@ -44,6 +44,7 @@ def compare(a: Path | str, b: Path | str, *, bootstraps: int = 1000, seed: int =
         raise BadSetting(f"a difference needs at least one bootstrap for its interval, got {bootstraps}.")
     paths = [Path(a), Path(b)]
     tables = [PairTable.read(path / "pairs.csv") for path in paths]
+    refuse_mixed(paths, [read_metrics(path)["about"] for path in paths])
     pixels = [PixelCounts.read(path / "pixels.npz") for path in paths]
     first, second = pixels
     both = (first, second) if first is not None and second is not None else None

@@ -14,6 +14,10 @@ What is compared with what: the true boxes of a pair if the data set has them, e
 its true mask. The map is the calibrated one in original pixels, as ``radtag tag`` gives it; ``pointing_network`` alone
 takes the network's own map, the plain sigmoid of its logits, laid over the network's input in tiles, as PYLON is
 published. The calibrated map has the same highest cell, but between cells the two interpolate differently.
+
+``inside="lungs"`` changes which pixels count, and nothing else: what is marked, and all that is measured against
+outlines, is counted in the data set's lung mask of the image, or, where it has none, in lungs estimated from the image.
+Points and boxes are taken on the whole image all the same.
 """
 
 from __future__ import annotations
@@ -27,16 +31,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 import radtag
+from radtag.anatomy import Area, estimate_lungs
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.gallery import FixedCase, choose_and_draw, pooled_gallery, read_fixed, write_fixed
-from radtag.geometry import cell_weights, mask_to_frame
+from radtag.geometry import cell_weights, mask_to_frame, stretch_mask
+from radtag.images import Image, read_mask
 from radtag.metrics import PixelRanking, boxes, masks, points
 from radtag.metrics.classification import checked_labels
 from radtag.metrics.resize import bilinear
@@ -45,12 +51,13 @@ from radtag.predictions import Predictor, predictions
 from radtag.report.page import Curve, replace_text, write_report
 from radtag.report.plots import presence_plots
 from radtag.summary import PixelCounts, summarise
-from radtag.tag import Prediction, Tag, Tagger, run_digest
+from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
 from radtag.train.run import Run
-from radtag.truth import Truth, truth_of
+from radtag.truth import Mask, Truth, truth_of
 from radtag.words import changes, counted
 
 Progress = Callable[[int, int], None]
+Inside = Literal["image", "lungs"]
 
 
 def evaluate(
@@ -58,6 +65,7 @@ def evaluate(
     dataset: Dataset,
     out: Path | str,
     *,
+    inside: Inside = "image",
     bootstraps: int = 1000,
     seed: int = 0,
     overwrite: bool = False,
@@ -73,6 +81,7 @@ def evaluate(
         run: what to evaluate: a run, several as an ensemble, or a tagger at hand.
         dataset: images with labels, and boxes or masks where they are known. Give one split: ``dataset.only("test")``.
         out: the folder; an earlier evaluation of the same run and data with the same options is replaced.
+        inside: the pixels that count in what is marked and against outlines: all of the image's, or those in the lungs.
         bootstraps: draws of patients for the intervals; 0 gives none.
         seed: of the draws.
         overwrite: any other evaluation in the folder is replaced as well, where it is otherwise refused.
@@ -84,10 +93,13 @@ def evaluate(
 
     Raises:
         BadData: no finding in common, no image, or none that can be read.
-        BadSetting: a negative number of bootstraps, or a folder that holds another evaluation.
+        BadSetting: a negative number of bootstraps, pixels to count that there are not, or a folder that holds another
+            evaluation.
     """
     started = time.monotonic()
     _refuse_negative(bootstraps)
+    if inside not in get_args(Inside):
+        raise BadSetting(f"pixels are counted inside the {' or '.join(get_args(Inside))}, not inside {inside!r}.")
     tagger = _tagger(run, options)
     findings = tuple(name for name in dataset.findings if name in tagger.findings)
     if not findings:
@@ -100,16 +112,17 @@ def evaluate(
     left_out = _left_out(tagger.findings, dataset.findings)
     dataset = dataset.with_findings(findings)
     out = Path(out)
-    made_from = _made_from(tagger, dataset, bootstraps=bootstraps, seed=seed)
+    made_from = _made_from(tagger, dataset, inside=inside, bootstraps=bootstraps, seed=seed)
     if not overwrite:
         refuse_other(out / "metrics.json", made_from)
     out.mkdir(parents=True, exist_ok=True)
 
-    scorer = _Scorer(tagger, findings)
+    scorer = _Scorer(tagger, findings, inside)
     bad: dict[str, str] = {}
 
     def rows() -> Iterator[dict[str, Any]]:
-        for done, (record, patient, prediction) in enumerate(predictions(tagger, dataset, bad), start=1):
+        stream = predictions(tagger, dataset, bad, seen=scorer.look)
+        for done, (record, patient, prediction) in enumerate(stream, start=1):
             yield from scorer.score(record, patient, prediction)
             if progress is not None:
                 progress(done + len(bad), len(dataset))
@@ -186,11 +199,13 @@ def pool(
     known = [one for one in counts if one is not None]
     pixels = PixelCounts.join(known) if known else None
     first = abouts[0]
+    refuse_mixed(paths, abouts)
     made_from = {
         "run": _same([one["run"] for one in abouts]) or f"{len(paths)} runs",
         "data": _same([one["data"] for one in abouts]) or ", ".join(dict.fromkeys(one["data"] for one in abouts)),
         "split": _same([one["split"] for one in abouts]) or "",
         "folds": len(paths),
+        "inside": first.get("inside", "image"),
         "seed": seed,
         "bootstraps": bootstraps,
         "digests": {"pairs": _digest([(path / "pairs.csv").read_bytes() for path in paths])},
@@ -254,7 +269,7 @@ def refuse_other(file: Path, made_from: Mapping[str, Any]) -> None:
         BadSetting: it was made from something else.
     """
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))["about"]
+        about = {"inside": "image", **json.loads(file.read_text(encoding="utf-8"))["about"]}  # once, the only way
         was = {name: about[name] for name in made_from if name in about}
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -264,6 +279,25 @@ def refuse_other(file: Path, made_from: Mapping[str, Any]) -> None:
             f"{file.parent} holds a result made otherwise: {changes(was, now)}."
             " Give another --out, or replace it with --overwrite."
         )
+
+
+def refuse_mixed(folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses evaluations that count different pixels.
+
+    Args:
+        folders: the evaluations.
+        abouts: theirs.
+
+    Raises:
+        BadData: one counts all pixels, another those inside the lungs.
+    """
+    counted_in = [about.get("inside", "image") for about in abouts]
+    for folder, inside in zip(folders, counted_in, strict=True):
+        if inside != counted_in[0]:
+            raise BadData(
+                f"{folder} counts the pixels inside the {inside}, and {folders[0]} those inside the {counted_in[0]}."
+                " Evaluate both with the same --inside."
+            )
 
 
 def curves(table: PairTable) -> list[Curve]:
@@ -284,19 +318,59 @@ def curves(table: PairTable) -> list[Curve]:
     return found
 
 
+class _Lungs(NamedTuple):
+    """Lungs of an image, in original pixels: as the data set has them, and as estimated where that is asked for."""
+
+    given: Mask | None = None
+    estimated: Mask | None = None
+
+
 class _Scorer:
     """Turns predictions into rows of the table, and counts pixels."""
 
-    def __init__(self, tagger: Predictor, findings: tuple[str, ...]) -> None:
-        self.tagger, self.findings = tagger, findings
+    def __init__(self, tagger: Predictor, findings: tuple[str, ...], inside: Inside) -> None:
+        self.tagger, self.findings, self.inside = tagger, findings, inside
+        self.area: Area = getattr(tagger, "area", "image")
+        self.lungs: dict[str, _Lungs] = {}  # of images on their way
+        self.unlimited = self.estimated = self.lungless = self.beyond = 0
         self.at = [tagger.findings.index(name) for name in findings]
         self.pixels = PixelRanking(len(findings))
         self.patients: dict[str, int] = {}  # in the order of their first image, as in Resampling
         self.outlined = self.made_boxes = self.unlabelled = self.empty = 0
         self.lost: list[str] = []
 
+    def look(self, record: Record, image: Image) -> None:
+        """Reads or estimates an image's lungs where they are needed; called in the threads that read images."""
+        given = estimated = None
+        placed = any(
+            label == 1 and (finding in record.masks or len(record.boxes_xyxy.get(finding, ())))
+            for finding, label in zip(self.findings, record.labels, strict=True)
+        )
+        if record.lungs is not None and (placed or self.inside == "lungs"):
+            try:
+                given = stretch_mask(read_mask(record.lungs), image.size_rc)
+            except UnreadableImage as error:
+                self.lost.append(str(error))
+            given = given if given is not None and given.any() else None
+        if self.inside == "lungs" and given is None and self.area != "lungs":  # where masks are limited, it is known
+            estimated = estimate_lungs(image.pixels)
+        self.lungs[record.image] = _Lungs(given, estimated)
+
+    def _counted(self, lungs: _Lungs, prediction: Prediction) -> Mask | None:
+        """The pixels in the lungs, where those alone count; None where no lungs are found."""
+        if lungs.given is not None:
+            return lungs.given
+        estimated = prediction.area if self.area == "lungs" else lungs.estimated
+        self.estimated += estimated is not None
+        self.lungless += estimated is None
+        return estimated
+
     def score(self, record: Record, patient: str, prediction: Prediction) -> list[dict[str, Any]]:
         """The rows of one image."""
+        lungs = self.lungs.pop(record.image)
+        where = self._counted(lungs, prediction) if self.inside == "lungs" else None
+        known = self.inside == "image" or where is not None
+        self.unlimited += self.area != "image" and prediction.area is None
         number = self.patients.setdefault(patient, len(self.patients))
         tags = self.tagger.tags(prediction, record.image)
         means = _means(prediction)
@@ -317,7 +391,7 @@ class _Scorer:
                 "map_mean": float(means[at]),
                 "peak_x": x,
                 "peak_y": y,
-                "marked": tag.mask_area_px / prediction.image.pixels.size,
+                "marked": _marked(tag, where) if known else float("nan"),
                 "located": 0.0,
             }
             if label != 1:
@@ -330,16 +404,22 @@ class _Scorer:
                     truth = None
                 if truth is not None and not len(truth.boxes_xyxy):
                     self.empty += 1  # an outline of nothing says nothing about the place
-                elif truth is not None:
+                elif truth is not None and where is not None and _beyond(truth.mask, where):
+                    self.beyond += 1
+                elif truth is not None and known:
                     map_ = tag.map  # made anew each time it is asked for
-                    row |= self._place(prediction, tag, map_, truth)
+                    row |= self._place(prediction, tag, map_, truth, where)
+                    row |= _outside(map_, lungs.given)
                     if truth.mask is not None:
-                        self.pixels.update(number, i, np.clip(map_, 0, 1), truth.mask)
+                        within = np.clip(_within(map_, where), 0, 1)
+                        self.pixels.update(number, i, within, _within(truth.mask, where))
             rows.append(row)
         return rows
 
-    def _place(self, prediction: Prediction, tag: Tag, map_: NDArray[np.float32], truth: Truth) -> dict[str, Any]:
-        """The columns of a pair whose place is known."""
+    def _place(
+        self, prediction: Prediction, tag: Tag, map_: NDArray[np.float32], truth: Truth, where: Mask | None
+    ) -> dict[str, Any]:
+        """The columns of a pair whose place is known; against outlines, of the pixels that count alone."""
         own = np.zeros(len(truth.boxes_xyxy), dtype=np.int64)
         x, y = tag.peak_xy
         peak = (int(y), int(x))
@@ -363,16 +443,42 @@ class _Scorer:
                 if near is not None:
                     place = points.first_maximum(near[None])[0]
                     row["pointing_network"] = float(mask_to_frame(truth.mask, prediction.frame)[tuple(place)])
-            shared = masks.overlap(tag.mask, truth.mask)
+            true = _within(truth.mask, where)
+            shared = masks.overlap(_within(tag.mask, where), true)
             row |= {
-                "poi_matched": float(masks.poi_at_matched_area(map_, truth.mask)),
+                "poi_matched": float(masks.poi_at_matched_area(_within(map_, where), true)),
                 "dice": float(shared.dice),
                 "iou": float(shared.iou),
                 "precision": float(shared.precision),
                 "poi": float(shared.poi),
-                "mask_share": float(truth.mask.mean()),
+                "mask_share": float(true.mean()),
             }
         return row
+
+
+def _within(values: NDArray[Any], where: Mask | None) -> NDArray[Any]:
+    """The pixels (row, col) that count: all, or those in a mask as one row, whose order no measure minds."""
+    return values if where is None else values[where][None]
+
+
+def _beyond(mask: Mask | None, where: Mask) -> bool:
+    """Whether an outline has pixels, and none of them count."""
+    return mask is not None and bool(mask.any()) and not mask[where].any()
+
+
+def _marked(tag: Tag, where: Mask | None) -> float:
+    """The proposed mask's share of the pixels that count."""
+    if where is None:
+        return tag.mask_area_px / tag.prediction.image.pixels.size
+    return float(tag.mask[where].mean())
+
+
+def _outside(map_: NDArray[np.float32], lungs: Mask | None) -> dict[str, float]:
+    """How much of a map lies outside the lungs, and of a map spread evenly."""
+    if lungs is None:
+        return {}
+    inside = float(masks.mass_in_mask(np.maximum(map_, 0), lungs))
+    return {"map_outside_lungs": 1 - inside, "area_outside_lungs": 1 - float(lungs.mean())}
 
 
 def _refuse_negative(bootstraps: int) -> None:
@@ -455,8 +561,20 @@ def _about(
             counted(scorer.empty, "positive pair[s] [has|have] an empty outline: [its|their] place counts as unknown.")
         )
     if scorer.lost:
-        text = "true mask[s] cannot be read and count[s|] as unknown"
+        text = "true or lung mask[s] cannot be read and count[s|] as unknown"
         notes.append(f"{counted(len(scorer.lost), text)}; the first: {scorer.lost[0]}")
+    if scorer.beyond:
+        text = "positive pair[s] [has|have] an outline that lies outside the lungs: [its|their] place counts as unknown"
+        notes.append(f"{counted(scorer.beyond, text)}.")
+    if scorer.inside == "lungs":
+        notes.append("What is marked, and what is measured against outlines, counts the pixels inside the lungs alone.")
+    if scorer.estimated:
+        notes.append(counted(scorer.estimated, "image[s] [has|have] no lung mask: [its|their] lungs are estimated."))
+    if scorer.lungless:
+        text = "image[s] [has|have] no lung mask, and no lungs were found in [it|them]: places there count as unknown,"
+        notes.append(f"{counted(scorer.lungless, text)} and what is marked as undefined.")
+    if scorer.unlimited:
+        notes.append(not_limited(scorer.unlimited, scorer.area) + ".")
     if bad:
         text = "image[s] cannot be read and [is|are] left out"
         notes.append(f"{counted(len(bad), text)}: " + "; ".join(list(bad.values())[:20]))
@@ -475,7 +593,7 @@ def _about(
     }
 
 
-def _made_from(tagger: Predictor, dataset: Dataset, *, bootstraps: int, seed: int) -> dict[str, Any]:
+def _made_from(tagger: Predictor, dataset: Dataset, *, inside: Inside, bootstraps: int, seed: int) -> dict[str, Any]:
     """What was evaluated on what, and how: two evaluations that agree in it have the same numbers."""
     runs = tuple(getattr(tagger, "runs", ()))
     splits = [split for split in dict.fromkeys(record.split for record in dataset.records) if split]
@@ -492,6 +610,7 @@ def _made_from(tagger: Predictor, dataset: Dataset, *, bootstraps: int, seed: in
         "data": dataset.name,
         "split": ", ".join(splits),
         "findings": list(dataset.findings),
+        "inside": inside,
         "seed": seed,
         "bootstraps": bootstraps,
         "tagging": {

@@ -11,6 +11,10 @@
 - iobb, iou_boxes: of the map's area above half its maximum with the union of the true boxes
 - box_iou: per true box the best IoU with a proposed box, separated by ";"
 - poi_matched, dice, iou, precision, poi: against the true mask; mask_share: the true mask's share of the image
+- map_outside_lungs: share of the map's mass outside the data set's lung mask of the image, where it has one;
+  area_outside_lungs: the same of a map spread evenly, which is the share of the image outside the lungs
+
+In an evaluation ``inside`` the lungs, marked and the columns against the true mask count the pixels in there alone.
 """
 
 from __future__ import annotations
@@ -49,8 +53,12 @@ NUMBERS = (
     "precision",
     "poi",
     "mask_share",
+    "map_outside_lungs",
+    "area_outside_lungs",
 )
-COLUMNS = (*TEXT, *NUMBERS[:-6], "box_iou", *NUMBERS[-6:])
+COLUMNS = (*TEXT, *NUMBERS[:-8], "box_iou", *NUMBERS[-8:])
+LATER = ("map_outside_lungs", "area_outside_lungs")
+"""Columns that files of the first version lack, which reads as undefined."""
 
 Values = NDArray[np.float64]
 
@@ -150,7 +158,7 @@ class PairTable:
             raise BadData(f"{path} does not exist. Give the folder that radtag evaluate wrote with --out.")
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            missing = [name for name in COLUMNS if name not in (*(reader.fieldnames or ()), *LATER)]
             if missing:
                 raise BadData(f"{path} has no column {missing[0]!r}. Write it again with radtag evaluate.")
             return cls.of(_rows(path, reader))
@@ -159,7 +167,7 @@ class PairTable:
 def _rows(path: Path, reader: Iterable[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
     for line, row in enumerate(reader, start=2):
         try:
-            numbers = {name: float(row[name]) if row[name] else float("nan") for name in NUMBERS}
+            numbers = {name: float(row[name]) if row.get(name) else float("nan") for name in NUMBERS}
             boxes = tuple(float(one) for one in row["box_iou"].split(";") if one)
         except (TypeError, ValueError, AttributeError) as error:
             raise BadData(f"{path}, line {line}: {error}. Write it again with radtag evaluate.") from error

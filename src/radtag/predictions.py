@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from radtag.ahead import read_ahead
@@ -30,7 +30,12 @@ class Predictor(Protocol):
 
 
 def predictions(
-    tagger: Predictor, dataset: Dataset, bad: dict[str, str], *, only: Sequence[int] | None = None
+    tagger: Predictor,
+    dataset: Dataset,
+    bad: dict[str, str],
+    *,
+    only: Sequence[int] | None = None,
+    seen: Callable[[Record, Image], None] | None = None,
 ) -> Iterator[tuple[Record, str, Prediction]]:
     """Records with their patient and prediction, in order.
 
@@ -39,13 +44,20 @@ def predictions(
         dataset: images.
         bad: takes the images that cannot be read, by name, with the reason; they are left out.
         only: indices of the records wanted, ascending; None = all.
+        seen: called with each record and image, ahead of its prediction, in the thread that reads it.
     """
     records, patients = dataset.records, dataset.patients()
     handed: deque[int] = deque()  # images on their way through the network
 
+    def read_one(number: int) -> Iterator[Image]:
+        image = read(records[number].path)
+        if seen is not None:
+            seen(records[number], image)
+        yield image
+
     def images() -> Iterator[Image]:
         chosen = list(range(len(records)) if only is None else only)
-        steps = read_ahead(chosen, lambda i: iter([read(records[i].path)]), threads=READERS, ahead=3 * READERS)
+        steps = read_ahead(chosen, read_one, threads=READERS, ahead=3 * READERS)
         for step in steps:
             if step.value is not None:
                 handed.append(step.item)

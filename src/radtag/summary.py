@@ -160,9 +160,15 @@ def replicates(
         for name in ("poi_matched", "dice", "iou", "precision", "poi"):
             yield name, mean(table[name], outlined)
 
+    lunged = located & ~np.isnan(table["area_outside_lungs"])
+    if lunged.any():
+        for name in ("map_outside_lungs", "area_outside_lungs"):
+            yield name, mean(table[name], lunged)
+
     if negative.any():
-        yield "healthy_marked", mean(table["marked"], negative)
-        yield "healthy_any", mean((table["marked"] > 0).astype(np.float64), negative)
+        marked = table["marked"]
+        yield "healthy_marked", mean(marked, negative)
+        yield "healthy_any", mean(np.where(np.isnan(marked), np.nan, marked > 0), negative)
         yield "healthy_peak", mean(table["map_max"], negative)
 
 

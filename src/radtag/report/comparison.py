@@ -114,6 +114,8 @@ def _groups(
             values = [entry["value"] for entry in entries if is_defined(entry)]
             top = max(values) if one.better == "higher" else min(values)
             best = [i for i, entry in enumerate(entries) if is_defined(entry) and entry["value"] == top]
+            if one.better == "neither":
+                best = []
             cases = [entry["n"] if (entry := result["micro"].get(one.key)) else 0 for result in results]
             ranked = len(images) == 1 and _same_cases(one, results)
             rows.append(
@@ -199,7 +201,7 @@ def _differences(name: str, first: str, apart: Mapping[str, Any], total: str) ->
 
 def _verdict(one: Definition, entry: Mapping[str, Any] | None) -> Literal["better", "worse", ""]:
     """What a difference is where its interval leaves out zero; nothing where it does not."""
-    if entry is None or entry["low"] is None or entry["low"] <= 0 <= entry["high"]:
+    if one.better == "neither" or entry is None or entry["low"] is None or entry["low"] <= 0 <= entry["high"]:
         return ""
     return "better" if (entry["low"] > 0) == (one.better == "higher") else "worse"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Group = Literal["presence", "points", "regions", "boxes", "masks", "healthy"]
+Group = Literal["presence", "points", "regions", "boxes", "masks", "lungs", "healthy"]
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Definition:
         title: its name in a table.
         group: the question it answers, and the table it stands in.
         sentence: what it is.
-        better: which way is up.
+        better: which way is up; "neither" for what others are read against.
     """
 
     key: str
     title: str
     group: Group
     sentence: str
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower", "neither"] = "higher"
 
 
 SHORT: dict[Group, str] = {
@@ -37,6 +37,7 @@ SHORT: dict[Group, str] = {
     "regions": "Regions",
     "boxes": "Boxes",
     "masks": "Outlines",
+    "lungs": "Lungs",
     "healthy": "Healthy images",
 }
 """What the questions are called in a row of links."""
@@ -61,6 +62,11 @@ QUESTIONS: dict[Group, tuple[str, str]] = {
     "masks": (
         "Does the map outline the lesion?",
         "The map and its mask against the true outlines, pixel by pixel.",
+    ),
+    "lungs": (
+        "Does the map stay in the lungs?",
+        "Pairs with a known place, of images that the data set gives a lung mask of. Where the classes come from"
+        " different hospitals, a map may show the hospital, and lights up outside.",
     ),
     "healthy": (
         "Does a healthy image stay dark?",
@@ -175,6 +181,20 @@ def _definitions() -> tuple[Definition, ...]:
             "masks",
             "Percentage of intersection: share of the true mask that the proposed mask covers; painting everything"
             " scores 1, so it never stands alone.",
+        ),
+        Definition(
+            "map_outside_lungs",
+            "Map outside the lungs",
+            "lungs",
+            "Share of the map's mass, the sum of its values, that lies outside the lungs.",
+            "lower",
+        ),
+        Definition(
+            "area_outside_lungs",
+            "A map spread evenly",
+            "lungs",
+            "What that share would be for a map that is the same everywhere: the share of the image outside the lungs.",
+            "neither",
         ),
         Definition(
             "healthy_marked",

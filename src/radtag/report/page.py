@@ -267,6 +267,7 @@ def _table(result: Mapping[str, Any], group: str, title: str) -> dict[str, Any] 
         "regions": "Located",
         "boxes": "True boxes",
         "masks": "Outlined",
+        "lungs": "With a lung mask",
     }
     several = len(findings) > 1
     return {
