@@ -24,7 +24,7 @@ from radtag.geometry import Frame, Grid
 from radtag.report import plots
 from radtag.report.comparison import write_comparison
 from radtag.report.definitions import DEFINITIONS
-from radtag.report.page import Colours, figure, span, thousands
+from radtag.report.page import Colours, Gallery, figure, span, thousands, write_report
 from radtag.report.terminal import comparison_table
 from radtag.tag import Layer, Prediction, Tag
 
@@ -167,6 +167,24 @@ def test_every_finding_and_value(folder: Path) -> None:
         "note of the calibration",
     ):
         assert words in text
+
+
+def test_another_finding_asked_for_is_shown(folder: Path) -> None:
+    result = json.loads((folder / "strong" / "metrics.json").read_text())
+    text = (folder / "strong" / "report.html").read_text()
+    section = text.split('<h2 id="asked">')[1].split("</section>")[0]
+    assert '<a href="#asked">' in text
+    for name in FINDINGS:
+        for other in FINDINGS:
+            cell = result["asked"]["findings"][name][other]
+            assert f'<span class="v">{figure(cell["map_mean"]["value"], "%")}</span>' in section
+            assert name == other or f"own {figure(cell['own_minus']['value'], '±%')} (" in section
+    # The map of what is there is raised; that of what is not is noise.
+    assert section.count('<span class="verdict">fainter</span>') == 2
+    assert '<th scope="row">none of them</th><td>5</td>' in section
+    del result["asked"]  # an earlier evaluation, or one finding alone
+    write_report(folder / "one.html", result, [], Gallery(Colours("red", "blue", ("black", "white"))))
+    assert 'id="asked"' not in (folder / "one.html").read_text()
 
 
 def test_gallery_holds_best_median_and_worst(folder: Path) -> None:

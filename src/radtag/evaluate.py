@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 import radtag
 from radtag.anatomy import Area, estimate_lungs
+from radtag.asked import asked
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.gallery import FixedCase, choose_and_draw, pooled_gallery, read_fixed, write_fixed
@@ -136,6 +137,7 @@ def evaluate(
     pixels = PixelCounts.of(scorer.pixels, list(scorer.patients)) if scorer.outlined else None
     result = {
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
+        **asked(table, bootstraps=bootstraps, seed=seed),
         "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out)},
     }
     gallery, fixed = choose_and_draw(tagger, dataset, table)
@@ -227,7 +229,11 @@ def pool(
             *dict.fromkeys(note for one in abouts for note in one["notes"]),
         ],
     }
-    result = {**summarise(table, pixels, bootstraps=bootstraps, seed=seed), "about": about}
+    result = {
+        **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
+        **asked(table, bootstraps=bootstraps, seed=seed),
+        "about": about,
+    }
     out.mkdir(parents=True, exist_ok=True)
     (out / "pixels.npz").unlink(missing_ok=True)
     if pixels is not None:

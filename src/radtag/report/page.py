@@ -147,6 +147,7 @@ def write_report(path: Path, result: Mapping[str, Any], curves: Sequence[Curve],
         "lede": _lede(result),
         "tiles": _tiles(result),
         "sections": sections,
+        "asked": _asked(result),
         "curves": [{"name": c.name, "n": c.n, "positives": c.positives, "svg": safe(c.svg)} for c in curves],
         "gallery": gallery,
         "card": facts(about.get("card", {})) or [("Card", "the run carries none")],
@@ -290,6 +291,36 @@ def _table(result: Mapping[str, Any], group: str, title: str) -> dict[str, Any] 
         if several
         else [],
     }
+
+
+def _asked(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of what is asked for where something else is present; none where there is one finding alone."""
+    value: Mapping[str, Any] = result.get("asked", {"findings": {}, "none": {}})
+    rows = {**value["findings"], **({"none of them": value["none"]} if value["none"] else {})}
+    return [
+        {
+            "name": name,
+            "n": max(cell["map_mean"]["n"] for cell in cells.values()),
+            "cells": [
+                {
+                    "asked": other,
+                    "mean": cell["map_mean"],
+                    "own": other == name,
+                    "less": cell.get("own_minus"),
+                    "verdict": _fainter(cell.get("own_minus")),
+                }
+                for other, cell in cells.items()
+            ],
+        }
+        for name, cells in rows.items()
+    ]
+
+
+def _fainter(difference: Mapping[str, Any] | None) -> str:
+    """Whether the wrong question gives less, or more, if the interval says so."""
+    if difference is None or difference["low"] is None:
+        return ""
+    return "fainter" if difference["low"] > 0 else "stronger" if difference["high"] < 0 else ""
 
 
 def _strip(key: str, entry: Mapping[str, Any] | None):
