@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image as Pillow
 
 import radtag
 from radtag.cli import app, main
@@ -302,3 +304,51 @@ def test_the_finding_that_means_healthy_can_be_named(call):
         1, "", "Error: --normal fine: pylon learns findings, and has no healthy side. Leave it out.\n"
     )
     assert not Path("x").exists()
+
+
+def test_one_model_for_the_diseases_of_two_sources(call, tmp_path: Path):
+    """Two folders, each with its own disease and its own normal images, are trained on and scored together."""
+    random = np.random.default_rng(0)
+    for source, disease, level in (("east", "blot", 60), ("west", "spot", 90)):
+        for name, ill in (
+            ((disease, True), ("normal", False), ("scar", True))
+            if source == "east"
+            else (
+                (disease, True),
+                ("Normal", False),
+            )
+        ):
+            (tmp_path / source / name).mkdir(parents=True)
+            for i in range(12):
+                pixels = random.integers(level, level + 30, (40, 48), dtype=np.uint8)
+                pixels[10:20, 10:20] += 100 if ill else 0
+                Pillow.fromarray(pixels).save(tmp_path / source / name / f"{i}.png")
+    both = ["folder:east", "--also", "folder:west"]
+    wanted = ["--finding", "spot", "--finding", "blot"]
+    small = ["--backbone", "test_resnet", "--weights", "none", "--size", "32", "--batch-size", "4"]
+    small += ["--steps", "2", "--set", "options.warm_up=2"]
+    done = call("train", "guided", *both, "--out", "run", *wanted, *small, "--json")
+    assert done.status == 0, done.err
+    card = json.loads(done.out)["card"]
+    assert card["findings"] == ["spot", "blot"]
+    assert card["trained_on"] == "east + west"
+    assert "note: east: 12 images with neither a wanted finding nor known to be healthy are on no side" in done.err
+    assert call("train", "guided", *both, "--out", "other", *small, "--normal", "fine").err == (
+        "Error: east + west has no finding 'fine'; it has blot, scar, spot.\n"
+    )
+    done = call("evaluate", "run", *both, "--out", "scored", "--only", "train", "--bootstraps", "50", "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    counts = result["about"]["counts"]
+    assert result["about"]["data"] == "east + west"
+    ill, whole = counts["blot"]["positive"], result["about"]["images"]
+    assert counts["blot"] == {
+        "positive": ill,
+        "negative": 2 * ill,
+        "unknown": whole - 3 * ill,
+        "located": 0,
+        "outlined": 0,
+    }
+    apart = result["asked"]["findings"]["blot"]["spot"]["own_minus"]
+    assert (apart["n"], apart["low"] <= apart["value"] <= apart["high"]) == (ill, True)
+    assert result["asked"]["none"]["spot"]["map_mean"]["n"] == whole - ill - counts["spot"]["positive"]

@@ -553,6 +553,14 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
     source: Source,
     out: Annotated[Path, typer.Option("--out", help="Folder for the numbers and the report.", show_default=False)],
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="SOURCE",
+            help="Score these images too; findings they do not label are unknown in them. Repeat it for several.",
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="SPLIT", help="Score this split; repeat it for several. Default: test."),
@@ -590,7 +598,11 @@ def evaluate(
     from radtag.evaluate import evaluate as act
     from radtag.report.terminal import metrics_table
 
-    dataset = open_source(source, splits=splits, only=only or ["test"], seed=split_seed, findings=finding)
+    wanted = only or ["test"]
+    dataset = open_source(source, splits=splits, only=wanted, seed=split_seed)
+    dataset = dataset.beside(*(open_source(one, only=wanted, seed=split_seed) for one in also or []))
+    if finding:
+        dataset = dataset.with_findings(finding)
     with _progress("evaluating") as advance:
         result = act(
             [run, *(with_run or [])],
