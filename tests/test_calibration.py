@@ -236,3 +236,12 @@ def test_refuses_what_cannot_be():
         Calibration((0.0,), (0.0,), (1.0,), (0.0,), (0.5,), (0.5,))
     with pytest.raises(ValueError, match="finite"):
         Calibration((1.0,), (0.0,), (1.0,), (0.0,), (float("nan"),), (0.5,))
+
+
+def test_a_class_that_is_missing_leaves_amounts_as_they_are_and_the_note_says_no_more():
+    logits, maps, labels = amounts(0.125)
+    fitted = Calibration.fit(logits, maps, np.ones_like(labels), scale="amount")
+    np.testing.assert_array_equal(fitted.maps(maps), maps)
+    assert "one class only, so scores are plain sigmoids and the score threshold is 0.5" in fitted.notes[0]
+    plain = Calibration.fit(logits, maps, np.ones_like(labels))
+    assert "one class only, so scores and maps are plain sigmoids and" in plain.notes[0]

@@ -155,9 +155,10 @@ class Calibration:
             found, missing = int(positive.sum()), int((~positive).sum())
             logits = scores[known, i]
             if found == 0 or missing == 0:
+                plain = "scores and maps are plain sigmoids" if scale == "logit" else "scores are plain sigmoids"
                 notes.append(
                     f"{name}: {found} positive and {missing} negative validation images; one class only,"
-                    " so scores and maps are plain sigmoids and the score threshold is 0.5"
+                    f" so {plain} and the score threshold is 0.5"
                 )
                 score_fit, map_fit, score_threshold = (1.0, 0.0), (1.0, 0.0), 0.5
             else:

@@ -133,10 +133,15 @@ def test_first_weights_are_the_papers():
 def test_what_cannot_be_built_is_refused():
     with pytest.raises(BadSetting, match=r"^unknown method 'unet'; use one of pylon, cam"):
         build("unet", 2, TINY, {})
-    with pytest.raises(
-        BadSetting, match=r"^setting options\.pooling = 'max' of pylon: Extra inputs are not permitted\. "
-    ):
+    with pytest.raises(BadSetting, match=r"^pylon has no setting options\.pooling\. Did you mean options\.pool\?$"):
         build("pylon", 2, TINY, {"pooling": "max"})
+    for method, wrong, right in (("guided", "guid", "guide"), ("vagan", "critic_step", "critic_steps")):
+        with pytest.raises(
+            BadSetting, match=rf"^{method} has no setting options\.{wrong}\. Did you mean options\.{right}\?$"
+        ):
+            build(method, 2, TINY, {wrong: 1})
+    with pytest.raises(BadSetting, match=r"^cam has no setting options\.zzz\. Its settings: pool, sharpness"):
+        build("cam", 2, TINY, {"zzz": 1})
     with pytest.raises(BadSetting, match=r"^setting options\.up = '3layer' of pylon: .*'1layer' or '2layer'"):
         build("pylon", 2, TINY, {"up": "3layer"})
     with pytest.raises(BadSetting, match=r"^setting options\.sharpness = 0 of cam: "):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,11 @@ def _refused_options(method: str) -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = list(getattr(import_module(METHODS[method]), error.title).model_fields)
+            near = get_close_matches(name, known, n=1)
+            advice = f"Did you mean options.{near[0]}?" if near else f"Its settings: {', '.join(known)}."
+            raise BadSetting(f"{method} has no setting options.{name}. {advice}") from error
         raise BadSetting(
             f"setting options.{name} = {first['input']!r} of {method}: {first['msg']}."
             f" docs/methods/{method}.md lists its settings."
