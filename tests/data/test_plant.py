@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as Pillow
 
 from radtag.data import phantom
-from radtag.data.plant import estimate_lungs, plant
+from radtag.data.plant import plant
 from radtag.data.sources import open_source
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
@@ -176,28 +176,6 @@ def test_lungs_are_estimated_where_none_are_given(normals: Dataset, tmp_path: Pa
         assert truth.shape == estimate.shape
         inside.append((truth & estimate).sum() / estimate.sum())
     assert np.median(inside) > 0.85
-
-
-def test_estimated_lungs_lie_within_outlined_ones(shared_data: Path):
-    """On a few real X-rays; the numbers in the docstring come from every fourth of the 932."""
-    folder = shared_data / "covid_qu_ex" / "Infection Segmentation Data" / "Train" / "Normal"
-    inside, dice, missed = [], [], 0
-    for path in sorted((folder / "images").iterdir())[::30]:
-        truth = _pixels(folder / "lung masks" / f"{path.stem}.png") > 0
-        estimate = estimate_lungs(np.asarray(Pillow.open(path).convert("L"), dtype=np.float32) / np.float32(255))
-        if estimate is None:
-            missed += 1
-            continue
-        inside.append((truth & estimate).sum() / estimate.sum())
-        dice.append(2 * (truth & estimate).sum() / (truth.sum() + estimate.sum()))
-    assert missed <= 3
-    assert np.mean(inside) > 0.88
-    assert np.median(dice) > 0.80
-
-
-@pytest.mark.parametrize("shape", [(20, 200), (100, 140)])
-def test_nothing_is_called_lungs_in_a_flat_or_tiny_image(shape: tuple[int, int]):
-    assert estimate_lungs(np.full(shape, 0.5, dtype=np.float32)) is None
 
 
 @pytest.mark.parametrize(
