@@ -236,13 +236,25 @@ def encode_picture(picture: Picture | Image.Image, kind: str = "jpeg") -> bytes:
 def encode_map(map_: Gray) -> bytes:
     """A map (row, col) of 0-1 as a 16-bit gray PNG file, 65535 = 1.0."""
 
-    def packed(band: slice) -> NDArray[np.uint8]:
-        scaled = np.clip(map_[band], 0, 1)
-        scaled *= np.float32(65535)
-        scaled += np.float32(0.5)
-        return scaled.astype(np.uint16).astype(">u2", order="C").view(np.uint8)
+    def rows(start: int, stop: int) -> Gray:
+        return np.clip(map_[start:stop], 0, 1) * np.float32(65535)
 
-    return _gray_png(packed, (map_.shape[0], map_.shape[1]), 16)
+    return encode_map_rows(rows, (map_.shape[0], map_.shape[1]))
+
+
+def encode_map_rows(rows: Callable[[int, int], Gray], size_rc: tuple[int, int]) -> bytes:
+    """As :func:`encode_map`, of a map that is made while it is packed.
+
+    Args:
+        rows: gives the rows from the first to before the second number, in 65535ths.
+        size_rc: rows and columns of the map.
+    """
+
+    def packed(band: slice) -> NDArray[np.uint8]:
+        levels = (rows(band.start, band.stop) + np.float32(0.5)).astype(np.uint16)
+        return levels.astype(">u2", order="C").view(np.uint8)
+
+    return _gray_png(packed, size_rc, 16)
 
 
 def encode_mask(mask: Mask) -> bytes:

@@ -158,8 +158,8 @@ def cells_of_pixels(grid: Grid, frame: Frame, axis: int) -> FloatArray:
     return positions
 
 
-def interpolate(maps: NDArray[np.float32], rows: ArrayLike, cols: ArrayLike) -> NDArray[np.float32]:
-    """Maps read bilinearly at every pair of a row and a column position.
+class Interpolated:
+    """Maps read bilinearly at every pair of a row and a column position, some rows at a time.
 
     A value depends on its own position and four cells alone, to the last bit: a part of a map equals that part of the
     whole. Plain arithmetic is as fast as a product with interpolation matrices, and occupies one core only, where the
@@ -169,35 +169,46 @@ def interpolate(maps: NDArray[np.float32], rows: ArrayLike, cols: ArrayLike) -> 
         maps: (..., row, col) cells.
         rows: (n,) in cell indices, ascending; outside the outermost cells the edge value is kept.
         cols: (m,) likewise.
-
-    Returns:
-        (..., n, m) float32.
     """
-    down_low, down_share = _between(rows, maps.shape[-2])
-    if len(down_low):  # of a part, only the cells it takes
-        first = int(down_low[0])
-        maps, down_low = maps[..., first : int(down_low[-1]) + 2, :], down_low - first
-    maps = maps.astype(np.float32, copy=False)
-    low, share = _between(cols, maps.shape[-1])
-    across = maps[..., np.minimum(low + 1, maps.shape[-1] - 1)] - maps[..., low]
-    across *= share
-    across += maps[..., low]  # (..., row, m)
-    low, share = down_low, down_share
-    down = np.zeros_like(across)
-    np.subtract(across[..., 1:, :], across[..., :-1, :], out=down[..., :-1, :])
-    starts = np.flatnonzero(np.diff(low, prepend=-1))
-    if len(low) <= 4 * len(starts):
-        values = down[..., low, :]
-        values *= share[:, None]
-        values += across[..., low, :]
+
+    def __init__(self, maps: NDArray[np.floating[Any]], rows: ArrayLike, cols: ArrayLike) -> None:
+        low, self._share = _between(rows, maps.shape[-2])
+        if len(low):  # of a part, only the cells it takes
+            first = int(low[0])
+            maps, low = maps[..., first : int(low[-1]) + 2, :], low - first
+        self._low = low
+        maps = maps.astype(np.float32, copy=False)
+        left, share = _between(cols, maps.shape[-1])
+        across = maps[..., np.minimum(left + 1, maps.shape[-1] - 1)] - maps[..., left]
+        across *= share
+        across += maps[..., left]  # (..., row, m)
+        self._down = np.zeros_like(across)
+        np.subtract(across[..., 1:, :], across[..., :-1, :], out=self._down[..., :-1, :])
+        self._across = across
+        self.size_rc = (len(low), across.shape[-1])
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        """(..., row, m) float32, of the row positions from ``start`` to before ``stop``."""
+        low, share = self._low[start:stop], self._share[start:stop]
+        starts = np.flatnonzero(np.diff(low, prepend=-1))
+        if len(low) <= 4 * len(starts):
+            values = self._down[..., low, :]
+            values *= share[:, None]
+            values += self._across[..., low, :]
+            return values
+        # The rows between two cells at once: what is worked on stays in the processor's cache.
+        values = np.empty((*self._across.shape[:-2], len(low), self.size_rc[1]), dtype=np.float32)
+        for first, past in zip(starts, (*starts[1:], len(low)), strict=True):
+            band, cell = values[..., first:past, :], low[first]
+            np.multiply(self._down[..., cell, None, :], share[first:past, None], out=band)
+            band += self._across[..., cell, None, :]
         return values
-    # The rows between two cells at once: what is worked on stays in the processor's cache.
-    values = np.empty((*maps.shape[:-2], len(low), across.shape[-1]), dtype=np.float32)
-    for start, stop in zip(starts, (*starts[1:], len(low)), strict=True):
-        band, cell = values[..., start:stop, :], low[start]
-        np.multiply(down[..., cell, None, :], share[start:stop, None], out=band)
-        band += across[..., cell, None, :]
-    return values
+
+
+def interpolate(maps: NDArray[np.float32], rows: ArrayLike, cols: ArrayLike) -> NDArray[np.float32]:
+    """Maps (..., row, col) read bilinearly at n row and m column positions, (..., n, m): :class:`Interpolated`."""
+    whole = Interpolated(maps, rows, cols)
+    return whole.rows(0, whole.size_rc[0])
 
 
 def interpolate_at(
@@ -242,9 +253,17 @@ def to_original(
     Returns:
         (..., row, col) float32 at ``frame.original_size_rc``, or the part of it.
     """
+    laid = laid_on_original(maps, grid, frame, rows=rows, cols=cols)
+    return laid.rows(0, laid.size_rc[0])
+
+
+def laid_on_original(
+    maps: NDArray[np.float32], grid: Grid, frame: Frame, *, rows: slice = slice(None), cols: slice = slice(None)
+) -> Interpolated:
+    """As :func:`to_original`, to be read some rows at a time."""
     if tuple(maps.shape[-2:]) != tuple(grid.size_rc):
         raise ValueError(f"maps of {maps.shape[-2:]} cells do not fit a grid of {grid.size_rc}")
-    return interpolate(maps, cells_of_pixels(grid, frame, 0)[rows], cells_of_pixels(grid, frame, 1)[cols])
+    return Interpolated(maps, cells_of_pixels(grid, frame, 0)[rows], cells_of_pixels(grid, frame, 1)[cols])
 
 
 def cell_weights(grid: Grid, frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

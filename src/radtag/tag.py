@@ -46,7 +46,7 @@ from radtag.ahead import Step, map_ahead, read_ahead
 from radtag.anatomy import AREAS, Area, estimate
 from radtag.calibration import Calibration
 from radtag.errors import BadSetting, RadtagError, UnreadableImage
-from radtag.geometry import XYXY, Frame, Grid, reduce_mask, to_original
+from radtag.geometry import XYXY, Frame, Grid, laid_on_original, reduce_mask, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
 from radtag.models.folded import folded
@@ -64,8 +64,8 @@ LEAST_CHANGE = np.float32(1 / 512)
 JOINT_FLOOR = np.float32(0.1)
 """Added to a map over its threshold, in a joint map: one network that sees nothing cannot rule a place out alone."""
 JOINT_THRESHOLD = 0.375
-"""Of joint maps, in masks: J > 0.6. Where J > 1 all networks agree, and masks are a third too small; at 0.6 they had the
-area of lesions planted in validation images (docs/log.md)."""
+"""Of joint maps, in masks: J > 0.6. Where J > 1 all networks agree, and masks are a third too small; at 0.6 they had
+the area of lesions planted in validation images (docs/log.md)."""
 MaskRule = Literal["validated", "otsu"]
 
 COLUMNS = (
@@ -149,6 +149,15 @@ class Prediction:
         ]
         mean = laid[0] if len(laid) == 1 else sum(laid[1:], laid[0]) / np.float32(len(laid))
         return expit(mean) if self.joint else mean
+
+    def encoded(self, finding: int) -> bytes:
+        """A finding's map in original pixels as a 16-bit PNG file, 65535 = 1.0."""
+        if len(self.layers) > 1 or self.joint:
+            return draw.encode_map(self.map(finding))
+        (one,) = self.layers  # made while it is packed: a large map as a whole does not fit the processor's cache
+        levels = np.clip(one.maps[finding], 0, 1) * np.float32(65535)
+        laid = laid_on_original(levels, one.grids[finding], one.frame)
+        return draw.encode_map_rows(laid.rows, laid.size_rc)
 
     @property
     def full(self) -> float:
@@ -421,7 +430,8 @@ class Tagger:
 
     def prepare(self, image: Image) -> Prepared:
         """An image as the networks take it; safe to call in any thread."""
-        return Prepared(image, tuple(run.prepare(image) for run in self.runs), estimate(self.area, image.pixels))
+        area = None if self.area == "image" else estimate(self.area, image.pixels)
+        return Prepared(image, tuple(run.prepare(image) for run in self.runs), area)
 
     def forward(self, batch: Sequence[Prepared]) -> list[Prediction]:
         """A batch of prepared images through every network."""
@@ -790,7 +800,8 @@ def _write_image(
     shown = [tag for tag in tags if everything or tag.positive]
     for tag in shown:
         if "maps" in save:
-            draw.write_map(out / "maps" / safe(tag.finding) / f"{leaf}.png", tag.map)
+            map_file = out / "maps" / safe(tag.finding) / f"{leaf}.png"
+            draw.write_bytes(map_file, tag.prediction.encoded(tag.index))
         if "masks" in save:
             draw.write_mask(out / "masks" / safe(tag.finding) / f"{leaf}.png", tag.mask)
         tag.__dict__.pop("map", None)  # of many findings one map at a time is in memory; boxes and mask are known now

@@ -58,7 +58,7 @@ def test_a_gray_png_is_read_by_libpng_as_pillow_reads_or_refuses_it(tmp_path, mo
 
     random = np.random.default_rng(0)
     whole = save(random.integers(0, 256, (37, 53)).astype(np.uint8), tmp_path / "a.png").read_bytes()
-    assert files._plain_gray_png(tmp_path / "a.png", whole) is not None
+    assert files._plain_gray_png(tmp_path / "a.png", whole[:100], io.BytesIO(whole[100:])) is not None
 
     def outcome(path):
         try:
@@ -75,7 +75,7 @@ def test_a_gray_png_is_read_by_libpng_as_pillow_reads_or_refuses_it(tmp_path, mo
         (tmp_path / "a.png").write_bytes(data)
         ours = outcome(tmp_path / "a.png")
         with monkeypatch.context() as patched:
-            patched.setattr(files, "_plain_gray_png", lambda path, start: None)
+            patched.setattr(files, "_plain_gray_png", lambda path, start, rest: None)
             assert ours == outcome(tmp_path / "a.png")
 
 

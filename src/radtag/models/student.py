@@ -88,7 +88,8 @@ class Student(nn.Module):
         """The encoder's timm network, for its first weights."""
         if isinstance(self.segmenter, Pylon):
             return Encoder(self.segmenter.backbone.net, self.size_px)
-        return Encoder(self.segmenter.encoder.model, self.size_px)
+        encoder: nn.Module = self.segmenter.encoder.model  # type: ignore[union-attr, assignment]
+        return Encoder(encoder, self.size_px)
 
     def forward(self, images: Float[Tensor, "batch channel row col"]) -> Output:
         """Normalised images -> logits (batch, finding) and maps (batch, finding, row, col), of the images' size."""
