@@ -183,6 +183,7 @@ def pool(
     paths, out = [Path(folder) for folder in folders], Path(out)
     parts = [PairTable.read(path / "pairs.csv") for path in paths]
     abouts = [read_metrics(path)["about"] for path in paths]
+    refuse_mixed(paths, abouts)
     seen: dict[str, Path] = {}
     for path, part in zip(paths, parts, strict=True):
         if part.findings != parts[0].findings:
@@ -201,7 +202,6 @@ def pool(
     known = [one for one in counts if one is not None]
     pixels = PixelCounts.join(known) if known else None
     first = abouts[0]
-    refuse_mixed(paths, abouts)
     made_from = {
         "run": _same([one["run"] for one in abouts]) or f"{len(paths)} runs",
         "data": _same([one["data"] for one in abouts]) or ", ".join(dict.fromkeys(one["data"] for one in abouts)),
