@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -343,6 +344,194 @@ def test_folds_share_no_image(dataset: Dataset, tagger: KnownMaps, tmp_path: Pat
         pool([tmp_path / "a", tmp_path / "b"], tmp_path / "pooled")
     with pytest.raises(BadData, match=r"none.*does not exist\. Give the folder"):
         pool([tmp_path / "none"], tmp_path / "pooled")
+
+
+def with_lungs(dataset: Dataset, folder: Path, **cols: tuple[int, int]) -> Dataset:
+    """The same images, some with a mask of lungs: all rows, and columns from one to before another."""
+    records = []
+    for record in dataset.records:
+        name = record.path.stem
+        if name in cols:
+            lungs = np.zeros((10, 20), dtype=np.uint8)  # half the image's size
+            lungs[:, cols[name][0] // 2 : cols[name][1] // 2] = 255
+            Pillow.fromarray(lungs).save(folder / f"{name}_lungs.png")
+            record = replace(record, lungs=folder / f"{name}_lungs.png")
+        records.append(record)
+    return replace(dataset, records=tuple(records))
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers alone: pictures and report take most of the time."""
+    monkeypatch.setattr("radtag.evaluate.choose_and_draw", lambda *_: (None, []))
+    monkeypatch.setattr("radtag.evaluate.write_report", lambda *_: None)
+    monkeypatch.setattr("radtag.evaluate.curves", lambda *_: [])
+
+
+def rows_of(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with (folder / "pairs.csv").open() as file:
+        return {(row["image"], row["finding"]): row for row in csv.DictReader(file)}
+
+
+@pytest.mark.usefixtures("no_page")
+def test_numbers_inside_the_lungs_by_hand(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    dataset = with_lungs(dataset, tmp_path, one=(0, 10), three=(0, 10))
+    whole = evaluate(tagger, dataset, tmp_path / "whole", bootstraps=0)
+    result = evaluate(tagger, dataset, tmp_path / "out", bootstraps=0, inside="lungs")
+    # Of the lungs' 200 pixels 36 are true, of which the mask has 24, and nothing else.
+    assert value(result, "opacity", "dice") == pytest.approx(48 / 60)
+    assert value(result, "opacity", "iou") == pytest.approx(24 / 36)
+    assert value(result, "opacity", "precision") == 1.0
+    assert value(result, "opacity", "poi") == pytest.approx(24 / 36)
+    # 24 sure pixels, and 12 of the 176 pixels of 0.1, of which 12 are true.
+    assert value(result, "opacity", "poi_matched") == pytest.approx((24 + 12 * 12 / 176) / 36)
+    assert value(result, "opacity", "pixel_ap") == pytest.approx(2 / 3 + 1 / 3 * 36 / 200)
+    rows = rows_of(tmp_path / "out")
+    assert float(rows["one.png", "opacity"]["mask_share"]) == pytest.approx(36 / 200)
+    assert float(rows["one.png", "opacity"]["marked"]) == pytest.approx(24 / 200)
+    # The healthy image has 100 pixels marked, all of them in its lungs.
+    assert value(result, "opacity", "healthy_marked") == pytest.approx(0.5)
+    assert value(whole, "opacity", "healthy_marked") == pytest.approx(0.125)
+    # Points and boxes are taken on the whole image.
+    assert (rows["one.png", "opacity"]["pointing"], rows["one.png", "opacity"]["box_iou"]) == ("1", "0.75")
+    # The image without lungs is a flat one: its place is unknown, and so is what is marked in it.
+    assert (rows["two.png", "opacity"]["located"], rows["two.png", "opacity"]["marked"]) == ("0", "")
+    assert result["findings"]["opacity"]["pointing"]["n"] == 1
+    assert result["about"]["inside"] == "lungs"
+    assert any(
+        note.startswith("1 image has no lung mask, and no lungs were found") for note in result["about"]["notes"]
+    )
+
+
+@pytest.mark.usefixtures("no_page")
+def test_marks_of_images_without_lungs_are_undefined_and_counted(
+    dataset: Dataset, tagger: KnownMaps, tmp_path: Path
+) -> None:
+    result = evaluate(tagger, dataset, tmp_path / "out", bootstraps=0, inside="lungs")
+    for metric in ("healthy_marked", "healthy_any"):
+        assert result["findings"]["opacity"][metric] == {
+            "value": None, "low": None, "high": None, "n": 0, "undefined": 1
+        }, metric  # fmt: skip
+
+
+def test_how_much_of_a_map_lies_outside_the_lungs(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    plain = evaluate(tagger, dataset, tmp_path / "plain", bootstraps=0)
+    assert "map_outside_lungs" not in plain["micro"]
+    dataset = with_lungs(dataset, tmp_path, one=(0, 10), three=(0, 40))
+    result = evaluate(tagger, dataset, tmp_path / "out", bootstraps=0)
+    opacity, rows = result["findings"]["opacity"], rows_of(tmp_path / "out")
+    inside = (23 * 0.9 + 0.95 + 176 * 0.1) / (35 * 0.9 + 0.95 + 764 * 0.1)
+    assert opacity["map_outside_lungs"]["value"] == pytest.approx(1 - inside)
+    assert opacity["area_outside_lungs"]["value"] == pytest.approx(0.75)
+    assert opacity["map_outside_lungs"]["n"] == 1
+    # Of positive pairs whose place is known alone, and of those with a lung mask.
+    assert [key for key, row in rows.items() if row["map_outside_lungs"]] == [("one.png", "opacity")]
+    assert "Does the map stay in the lungs?" in (tmp_path / "out" / "report.html").read_text()
+    # Nothing else has changed.
+    assert {key: result["micro"][key] for key in plain["micro"]} == plain["micro"]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_an_outline_outside_the_lungs_says_nothing_inside_them(
+    dataset: Dataset, tagger: KnownMaps, tmp_path: Path
+) -> None:
+    dataset = with_lungs(dataset, tmp_path, one=(20, 40))
+    result = evaluate(tagger, dataset, tmp_path / "out", bootstraps=0, inside="lungs")
+    assert rows_of(tmp_path / "out")["one.png", "opacity"]["located"] == "0"
+    said = "1 positive pair has an outline that lies outside the lungs: its place counts as unknown."
+    assert said in result["about"]["notes"]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_an_empty_lung_mask_is_none(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    result = evaluate(tagger, with_lungs(dataset, tmp_path, one=(0, 0)), tmp_path / "out", bootstraps=0)
+    assert "map_outside_lungs" not in result["micro"]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_lungs_are_estimated_where_there_is_no_mask_in_a_reading_thread_and_once(
+    dataset: Dataset, tagger: KnownMaps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def left(pixels: np.ndarray) -> np.ndarray:
+        asked.append(threading.current_thread().name)
+        return np.broadcast_to(np.arange(pixels.shape[1]) < 10, pixels.shape)
+
+    monkeypatch.setattr("radtag.evaluate.estimate_lungs", left)
+    evaluate(tagger, dataset, tmp_path / "image", bootstraps=0)
+    assert asked == []
+    result = evaluate(
+        tagger, with_lungs(dataset, tmp_path, three=(0, 20)), tmp_path / "out", bootstraps=0, inside="lungs"
+    )
+    assert len(asked) == 2  # one and two; three has a mask
+    assert all(name.startswith("read") for name in asked)
+    assert value(result, "opacity", "dice") == pytest.approx(48 / 60)
+    assert "2 images have no lung mask: their lungs are estimated." in result["about"]["notes"]
+    assert "map_outside_lungs" not in result["micro"]  # which is of the data set's own masks alone
+
+    class Limited(KnownMaps):
+        """One that limits masks to the lungs: what it found there serves here, too."""
+
+        area = "lungs"
+
+        def predict(self, images: Iterable[Image]) -> Iterator[Prediction]:
+            for prediction in super().predict(images):
+                yield replace(prediction, area=np.broadcast_to(np.arange(SIZE[1]) < 10, SIZE))
+
+    asked.clear()
+    again = evaluate(Limited(tagger.known), dataset, tmp_path / "limited", bootstraps=0, inside="lungs")
+    assert asked == []
+    assert value(again, "opacity", "dice") == pytest.approx(48 / 60)
+    assert not any("not limited" in note for note in again["about"]["notes"])
+
+
+@pytest.mark.usefixtures("no_page")
+def test_images_whose_masks_are_not_limited_are_counted(
+    dataset: Dataset, tagger: KnownMaps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KnownMaps, "area", "body", raising=False)
+    result = evaluate(tagger, dataset, tmp_path / "out", bootstraps=0)
+    assert "3 images in which no body was found: their masks are not limited." in result["about"]["notes"]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_evaluations_of_other_pixels_are_not_mixed(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    evaluate(tagger, dataset, tmp_path / "image", bootstraps=0)
+    evaluate(tagger, dataset, tmp_path / "lungs", bootstraps=0, inside="lungs")
+    said = "counts the pixels inside the lungs, and .*image those inside the image"
+    with pytest.raises(BadData, match=said):
+        compare(tmp_path / "image", tmp_path / "lungs")
+    with pytest.raises(BadData, match=said):
+        pool([tmp_path / "image", tmp_path / "lungs"], tmp_path / "pooled")
+    with pytest.raises(BadSetting, match="inside was image, now lungs"):
+        evaluate(tagger, dataset, tmp_path / "image", bootstraps=0, inside="lungs")
+    with pytest.raises(BadSetting, match="inside the image or lungs, not inside 'heart'"):
+        evaluate(tagger, dataset, tmp_path / "heart", inside="heart")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_evaluations_from_before_there_were_lungs_are_read(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    evaluate(tagger, with_lungs(dataset, tmp_path, one=(0, 10)), tmp_path / "new", bootstraps=0)
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    with (tmp_path / "old" / "pairs.csv").open() as file:
+        lines = [line[:-2] for line in csv.reader(file)]
+    assert lines[0][-1] == "mask_share"
+    with (tmp_path / "old" / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    metrics = json.loads((tmp_path / "old" / "metrics.json").read_text())
+    del metrics["about"]["inside"]
+    (tmp_path / "old" / "metrics.json").write_text(json.dumps(metrics))
+    table = PairTable.read(tmp_path / "old" / "pairs.csv")
+    assert np.isnan(table["map_outside_lungs"]).all()
+    apart = compare(tmp_path / "new", tmp_path / "old", bootstraps=5)
+    assert apart["findings"]["opacity"]["dice"]["value"] == 0
+    assert "map_outside_lungs" not in apart["micro"]
+    pooled = pool([tmp_path / "old"], tmp_path / "pooled", bootstraps=0)
+    assert pooled["about"]["inside"] == "image"
+    evaluate(tagger, with_lungs(dataset, tmp_path, one=(0, 10)), tmp_path / "old", bootstraps=0)  # the same, made anew
+    with pytest.raises(BadSetting, match="inside was image, now lungs"):
+        evaluate(tagger, dataset, tmp_path / "old", bootstraps=0, inside="lungs")
 
 
 def test_differences_are_paired(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:

@@ -287,6 +287,36 @@ def test_a_bad_file_is_reported_at_the_end_and_done_when_it_is_good(tagger: Tagg
     assert (summary.images, summary.skipped) == (4, 3)
 
 
+def test_masks_lie_in_the_area_and_images_without_it_are_counted(
+    tagger: Tagger, dataset: Dataset, tmp_path: Path, monkeypatch
+):
+    def top(area: str, values: np.ndarray) -> np.ndarray | None:
+        if not values.any():  # of the dark image
+            return None
+        where = np.zeros(values.shape, bool)
+        where[:20] = True
+        return where
+
+    plain = propose(tagger, dataset, tmp_path / "plain")
+    assert (plain.area, plain.unlimited) == ("image", 0)
+    monkeypatch.setattr("radtag.tag.estimate", top)
+    limited = Tagger(tagger.runs, device="cpu", area="body")
+    summary = propose(limited, dataset, tmp_path / "out")
+    assert (summary.area, summary.unlimited) == ("body", 1)
+    assert "1 image in which no body was found: its masks are not limited" in summary.lines()
+    files = sorted(path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain/masks").rglob("*.png"))
+    assert len(files) == 3
+    for file in files:
+        whole, part = (read_mask(tmp_path / out / file) for out in ("plain", "out"))
+        assert whole[20:].any()
+        np.testing.assert_array_equal(part, whole & (np.arange(40) < 20)[:, None])
+    about = json.loads((tmp_path / "out" / "about.json").read_text())
+    assert (about["settings"]["area"], about["images_without_the_area"]) == ("body", 1)
+    assert propose(limited, dataset, tmp_path / "out").unlimited == 1
+    with pytest.raises(BadSetting, match=r"settings\.area was body, now not given"):
+        propose(tagger, dataset, tmp_path / "out")
+
+
 def test_a_folder_of_something_else_is_refused(tagger: Tagger, dataset: Dataset, tmp_path: Path):
     propose(tagger, dataset, tmp_path / "out")
     other = Tagger(tagger.runs, device="cpu", threshold=0.7)

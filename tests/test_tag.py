@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -763,6 +764,93 @@ def test_the_joint_map_of_two_kinds_is_high_where_both_see_something(run, tmp_pa
     assert tag.mask[16, 16]
     with pytest.raises(BadSetting, match="has no normal counterpart"):
         _ = tag.counterpart
+
+
+# -- where masks may lie
+
+
+def left_half(area: str, values: np.ndarray) -> np.ndarray | None:
+    """In place of an estimate: the left half of the image."""
+    assert area in ("body", "lungs")
+    where = np.zeros(values.shape, bool)
+    where[:, : values.shape[1] // 2] = True
+    return where
+
+
+def test_masks_lie_in_the_area_and_maps_are_the_same(run, monkeypatch):
+    image = Image(pixels(box=(50, 25, 150, 50)), "a.png", spacing_mm=(0.5, 0.8))
+    plain = next(Tagger(run).tag([image]))
+    monkeypatch.setattr(tag, "estimate", left_half)
+    limited = next(Tagger(run, area="lungs").tag([image]))
+    assert (limited.score, limited.peak_xy, limited.positive) == (plain.score, plain.peak_xy, plain.positive)
+    np.testing.assert_array_equal(limited.map, plain.map)
+    assert plain.mask[:, 100:].any()
+    np.testing.assert_array_equal(limited.mask, plain.mask & (np.arange(200) < 100))
+    assert limited.boxes == ((50.0, 25.0, 100.0, 50.0),)
+    assert limited.mask_area_px == limited.mask.sum() > 1200  # of 50 x 25: corners are rounded
+    assert limited.mask_area_mm2 == pytest.approx(limited.mask.sum() * 0.5 * 0.8)
+
+
+def test_the_area_is_estimated_once_an_image_in_a_reading_thread_and_only_when_asked_for(run, tmp_path, monkeypatch):
+    asked: list[str] = []
+
+    def noted(area: str, values: np.ndarray) -> np.ndarray | None:
+        asked.append(threading.current_thread().name)
+        return left_half(area, values)
+
+    images = [Image(pixels(box=(50, 25, 150, 50)), f"{i}.png") for i in range(5)]
+    files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(3)]
+    monkeypatch.setattr("radtag.anatomy.estimate_lungs", lambda *_: 1 / 0)
+    assert next(Tagger(run).predict(images)).area is None
+    monkeypatch.setattr(tag, "estimate", noted)
+    tagger = Tagger(run, area="body", batch_size=2)
+    predicted = list(tagger.predict(images))
+    assert [one.image.source for one in predicted] == [one.source for one in images]
+    assert all(tagger.tags(one, "x")[0].boxes == ((50.0, 25.0, 100.0, 50.0),) for one in predicted)
+    assert len(asked) == 5
+    tag_files(tagger, files, tmp_path / "out")
+    assert len(asked) == 8
+    assert all(name.startswith("read") for name in asked)
+
+
+def test_a_failing_estimate_ends_the_stream_and_says_so(run, monkeypatch):
+    monkeypatch.setattr(tag, "estimate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(Tagger(run, area="lungs").predict([Image(pixels(), "a.png")]))
+
+
+def test_images_without_the_area_are_counted_and_their_masks_are_not_limited(run, tmp_path, monkeypatch):
+    files = [write_png(tmp_path / f"{i}.png", pixels(box=(50, 25, 150, 50))) for i in range(3)]
+    monkeypatch.setattr(tag, "estimate", lambda area, values: None if values[30, 60] == 1 else left_half(area, values))
+    write_png(files[1], pixels(box=(75, 25, 150, 50)))
+    summary = tag_files(run, files[:2], tmp_path / "out", area="lungs")
+    assert (summary.area, summary.unlimited) == ("lungs", 1)
+    assert "1 image in which no lungs were found: its masks are not limited" in summary.lines()
+    assert summary.to_dict()["unlimited"] == 1
+    rows = [row for row in rows_of(tmp_path / "out") if row["finding"] == "bright"]
+    assert [json.loads(row["boxes"])[0] for row in rows] == [[50, 25, 150, 50], [75, 25, 100, 50]]
+    again = tag_files(run, files, tmp_path / "out", area="lungs")  # of the calls before, too
+    assert (again.skipped, again.unlimited) == (2, 2)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert (manifest["settings"]["area"], manifest["unlimited"]) == ("lungs", 2)
+    assert not any("no lungs" in line for line in tag_files(run, files, tmp_path / "plain").lines())
+
+
+def test_a_folder_never_mixes_areas_and_one_from_before_there_were_any_is_completed(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tag, "estimate", left_half)
+    files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(2)]
+    tag_files(Tagger(run, area="lungs"), files, tmp_path / "lungs")
+    with pytest.raises(BadSetting, match="area = lungs, and now it is image"):
+        tag_files(run, files, tmp_path / "lungs")
+    monkeypatch.undo()
+    tag_files(run, files[:1], tmp_path / "plain")
+    manifest = json.loads((tmp_path / "plain/manifest.json").read_text())
+    assert "area" not in manifest["settings"]  # as before there were areas
+    assert tag_files(run, files, tmp_path / "plain", area="image").images == 2
+    with pytest.raises(BadSetting, match="area = image, and now it is body"):
+        tag_files(run, files, tmp_path / "plain", area="body")
+    with pytest.raises(BadSetting, match="one of image, body, lungs, not in 'heart'"):
+        Tagger(run, area="heart")  # type: ignore[arg-type]
 
 
 # -- names
