@@ -335,6 +335,21 @@ def test_a_finished_run_is_returned_untouched_and_no_other(runs, squares):
         quietly(squares, run.path, "taggan")
 
 
+def test_validation_images_are_looked_at_once_a_look_and_losses_are_read_rarely(squares, tmp_path, monkeypatch):
+    looks, told = [], []
+    predict, describe = adversarial.predict_maps, adversarial.State.described
+    monkeypatch.setattr(adversarial, "predict_maps", lambda *given: looks.append(1) or predict(*given))
+    monkeypatch.setattr(adversarial.State, "described", lambda self: told.append(self.step) or describe(self))
+    monkeypatch.setattr(adversarial, "DESCRIBED_EVERY", 3)
+    quietly(squares, tmp_path / "whole")
+    assert len(looks) == 2  # after steps 2 and 4, and not again at the end
+    assert told == [3]
+    unfinished(squares, tmp_path / "stopped", monkeypatch, 3)
+    looks.clear()
+    quietly(squares, tmp_path / "stopped")
+    assert len(looks) == 1  # of the last look there is nothing left
+
+
 @pytest.mark.parametrize("warm_up", [0, 2])
 def test_a_game_begins_once(squares, tmp_path, monkeypatch, warm_up):
     """With a warm-up or without: the guide is the critic as it is then."""

@@ -64,6 +64,9 @@ EMPTY = 1e-4
 WARM_UP = -1
 """The turn of the warm-up's batches."""
 
+DESCRIBED_EVERY = 20
+"""Steps from one to the next at which the progress line tells the losses."""
+
 EVERYWHERE = 0.8
 """A map is everywhere if healthy images' mean |map| is above this share of ill images'."""
 
@@ -143,6 +146,8 @@ def train(
     elif not game.warm_up_steps:
         state.begin()
     started = time.monotonic() - state.seconds
+    # Of the last look, in float32 as tagging is, and so is all that it is set by.
+    seen_last: tuple[NDArray[np.float32], NDArray[np.float16]] | None = None
 
     with progress_bars(console, shown=accelerator.is_main_process) as progress:
         warm_bar = progress.add_task(f"{settings.method}: warm-up", total=game.warm_up_steps, completed=state.warmed)
@@ -162,24 +167,15 @@ def train(
                 state.seconds = time.monotonic() - started
                 state.save(resume, identity, contents, accelerator)
         while state.step < settings.steps:
-            step, rate = state.step, settings.lr * decay(state.step / settings.steps, settings.decay_from)
-            for at in reversed(range(game.critic_steps(step))):  # the last turn is on the generators' batch
-                game.critics.requires_grad_(True)
-                terms = turn(
-                    critics, state.critic_optimiser, batches.draw(step, turn=at), step, rate, settings, accelerator
-                )
-                state.note({f"critic {name}": value for name, value in terms.items()})
-            game.critics.requires_grad_(False)
-            terms = turn(
-                generators, state.generator_optimiser, batches.draw(step, turn=0), step, rate, settings, accelerator
-            )
-            state.note({f"generator {name}": value for name, value in terms.items()})
-            state.average()
-            state.step += 1
-            progress.update(bar, completed=state.step, description=f"{settings.method}: {state.described()}")
+            rate = settings.lr * decay(state.step / settings.steps, settings.decay_from)
+            play(game, critics, generators, state, batches, rate, settings, accelerator)
+            progress.update(bar, completed=state.step)
+            if state.step % DESCRIBED_EVERY == 0:  # reading a loss waits for the device
+                progress.update(bar, description=f"{settings.method}: {state.described()}")
             if state.step % settings.look_every == 0 or state.step == settings.steps:
                 means = state.means(accelerator)
-                logits, maps = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
+                seen_last = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
+                logits, maps = seen_last
                 if not np.isfinite(logits).all():  # the last of these steps went astray
                     raise BadSetting(f"a map is not finite by step {state.step}. Lower lr (now {settings.lr}).")
                 row = {"step": state.step, "lr": rate, **means, **judge(logits, maps, val_labels, names)}
@@ -197,8 +193,9 @@ def train(
                     draw.write_picture(out / "strips" / f"{state.step:06}.png", draw.strip(strip.cpu().numpy()))
                 state.save(resume, identity, contents, accelerator)
 
-    # Tagging is in float32, and so is all that it is set by.
-    logits, maps = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
+    if seen_last is None:  # stopped after the last look
+        seen_last = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
+    logits, maps = seen_last
     calibration = Calibration.fit(
         logits,
         maps,
@@ -259,6 +256,40 @@ class Side(nn.Module):
     def forward(self, batch: Batch, step: int) -> Terms:
         """The weighted losses, by name."""
         return self._terms(batch, step)
+
+
+def play(
+    game: Game,
+    critics: nn.Module,
+    generators: nn.Module,
+    state: State,
+    batches: Batches,
+    rate: float,
+    settings: AdversarialSettings,
+    accelerator: Accelerator,
+) -> None:
+    """One step: the critics' turns, the generators', and the average.
+
+    Args:
+        game: the networks.
+        critics: its critics as a :class:`Side`,
+        generators: and its generators, both prepared by accelerate.
+        state: what has a history; moved on.
+        batches: drawn from.
+        rate: learning rate.
+        settings: of the training.
+        accelerator: whose backward pass it is.
+    """
+    step = state.step
+    game.critics.requires_grad_(True)
+    for at in reversed(range(game.critic_steps(step))):  # the last turn is on the generators' batch
+        terms = turn(critics, state.critic_optimiser, batches.draw(step, turn=at), step, rate, settings, accelerator)
+        state.note({f"critic {name}": value for name, value in terms.items()})
+    game.critics.requires_grad_(False)
+    terms = turn(generators, state.generator_optimiser, batches.draw(step, turn=0), step, rate, settings, accelerator)
+    state.note({f"generator {name}": value for name, value in terms.items()})
+    state.average()
+    state.step += 1
 
 
 def turn(
@@ -443,9 +474,10 @@ class State:
 
     def described(self) -> str:
         """The two sides' losses, in few characters."""
+        means = torch.stack([value.float() / self._counts[name] for name, value in self._sums.items()]).tolist()
         sums = {"critic": 0.0, "generator": 0.0}
-        for name, value in self._sums.items():
-            sums[name.split()[0]] += float(value) / self._counts[name]
+        for name, value in zip(self._sums, means, strict=True):
+            sums[name.split()[0]] += value
         return ", ".join(f"{side} {value:.3f}" for side, value in sums.items())
 
     def save(self, file: Path, identity: Mapping[str, Any], contents: str, accelerator: Accelerator) -> None:
