@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radtag import regions
+from radtag.data.outlines import read_outline
 from radtag.data.table import Record
 from radtag.geometry import stretch_mask
-from radtag.images import read_mask
 
 Mask = NDArray[np.bool_]
 
@@ -39,7 +39,7 @@ def truth_of(record: Record, finding: str, size_rc: tuple[int, int]) -> Truth | 
     drawn = record.boxes_in(finding, size_rc)
     mask = None
     if finding in record.masks:
-        mask = stretch_mask(read_mask(record.masks[finding]), size_rc)
+        mask = stretch_mask(read_outline(record.masks[finding]), size_rc)
     if len(drawn):
         return Truth(drawn, mask, True)
     if mask is None:

@@ -27,6 +27,7 @@ from rich.table import Table
 from scipy.spatial import cKDTree
 
 from radtag.data.files import is_image_name
+from radtag.data.outlines import MaskSource, files_of, read_outline
 from radtag.data.sources import load, select, without_missing
 from radtag.data.table import SPLITS, Dataset, Record
 from radtag.errors import BadData, RadtagError
@@ -45,6 +46,7 @@ ALIKE_CENTRED = 0.98
 ENOUGH_TO_CENTRE = 100  # images; the mean of a few is made of the very images compared
 Fingerprint = NDArray[np.float32]
 Result = TypeVar("Result")
+Place = TypeVar("Place", Path, MaskSource)
 Level = Literal["error", "warning"]
 
 
@@ -235,12 +237,8 @@ def check_dataset(
 ) -> CheckReport:
     """Reads every image and mask of a data set and reports; ``problems`` are those known before."""
     looks = dict(_each(_look, [record.path for record in dataset.records], "images", console))
-    mask_paths = dict.fromkeys(
-        path
-        for record in dataset.records
-        for path in (*record.masks.values(), *([record.lungs] if record.lungs is not None else []))
-    )
-    mask_looks = dict(_each(_look_at_mask, list(mask_paths), "masks", console))
+    masks = dict.fromkeys(mask for record in dataset.records for mask in _masks(record))
+    mask_looks = dict(_each(_look_at_mask, list(masks), "masks", console))
     found = [
         *problems,
         *_unread(dataset, looks, mask_looks),
@@ -249,7 +247,7 @@ def check_dataset(
         *_pictures(dataset, looks),
         *_truth(dataset, looks, mask_looks),
         *_learnable(dataset),
-        *_unlisted(dataset, mask_paths),
+        *_unlisted(dataset, (path for mask in masks for path in files_of(mask))),
     ]
     patients = dataset.patients()
     by_split: dict[str, list[str]] = defaultdict(list)
@@ -328,30 +326,32 @@ def fingerprint(pixels: NDArray[np.float32]) -> Fingerprint | None:
     return small / np.float32(length) if length > FINGERPRINT_SIDE / 255 else None
 
 
-def _look_at_mask(path: Path) -> _MaskLook:
-    from radtag.images import read_mask
+def _masks(record: Record) -> tuple[MaskSource, ...]:
+    return (*record.masks.values(), *([record.lungs] if record.lungs is not None else []))
 
+
+def _look_at_mask(source: MaskSource) -> _MaskLook:
     try:
-        mask = read_mask(path)
+        mask = read_outline(source)
     except (RadtagError, OSError) as error:
         return _MaskLook(error=str(error))
     return _MaskLook((int(mask.shape[0]), int(mask.shape[1])), not mask.any())
 
 
 def _each(
-    look: Callable[[Path], Result], paths: Sequence[Path], what: str, console: Console | None
-) -> Iterator[tuple[Path, Result]]:
-    """Looks at every path, a few at a time, in order."""
+    look: Callable[[Place], Result], places: Sequence[Place], what: str, console: Console | None
+) -> Iterator[tuple[Place, Result]]:
+    """Looks at every image or mask, a few at a time, in order."""
     with (
         ThreadPoolExecutor(READERS) as pool,
-        Progress(console=console, transient=True, disable=console is None or not paths) as progress,
+        Progress(console=console, transient=True, disable=console is None or not places) as progress,
     ):
-        task = progress.add_task(f"reading {what}", total=len(paths))
-        for start in range(0, len(paths), 256):  # in parts, so that an interrupt does not wait for them all
-            part = paths[start : start + 256]
-            for path, result in zip(part, pool.map(look, part), strict=True):
+        task = progress.add_task(f"reading {what}", total=len(places))
+        for start in range(0, len(places), 256):  # in parts, so that an interrupt does not wait for them all
+            part = places[start : start + 256]
+            for place, result in zip(part, pool.map(look, part), strict=True):
                 progress.advance(task)
-                yield path, result
+                yield place, result
 
 
 def _problem(level: Level, kind: str, what: str, concerned: Iterable[str]) -> Problem:
@@ -376,7 +376,7 @@ def _counts(dataset: Dataset, finding: str, split: str) -> Counts:
     )
 
 
-def _unread(dataset: Dataset, looks: dict[Path, _Look], mask_looks: dict[Path, _MaskLook]) -> Iterator[Problem]:
+def _unread(dataset: Dataset, looks: dict[Path, _Look], mask_looks: dict[MaskSource, _MaskLook]) -> Iterator[Problem]:
     bad = [looks[record.path].error for record in dataset.records if looks[record.path].error]
     if bad:
         yield _problem("error", "unreadable-images", "image[s] cannot be read", bad)
@@ -501,7 +501,7 @@ def _pictures(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
         yield _problem("warning", "tiny-images", f"image[s] [has|have] a side below {SMALLEST_SIDE_PX} pixels", tiny)
 
 
-def _truth(dataset: Dataset, looks: dict[Path, _Look], mask_looks: dict[Path, _MaskLook]) -> Iterator[Problem]:
+def _truth(dataset: Dataset, looks: dict[Path, _Look], mask_looks: dict[MaskSource, _MaskLook]) -> Iterator[Problem]:
     """Boxes and masks that do not fit their image or its labels."""
     outside, over_edge, odd_size, empty, unlabelled, empty_lungs = [], [], [], [], [], []
     for record in dataset.records:
@@ -525,10 +525,10 @@ def _truth(dataset: Dataset, looks: dict[Path, _Look], mask_looks: dict[Path, _M
         lungs = mask_looks.get(record.lungs) if record.lungs is not None else None
         if lungs is not None and lungs.empty:
             empty_lungs.append(record.image)
-        for path in (*record.masks.values(), *([record.lungs] if record.lungs is not None else [])):
-            mask_size = mask_looks[path].size_rc
+        for source in _masks(record):
+            mask_size = mask_looks[source].size_rc
             if size is not None and mask_size is not None and not _same_aspect(size, mask_size):
-                odd_size.append(f"{path.name} {mask_size[0]} x {mask_size[1]} on {size[0]} x {size[1]}")
+                odd_size.append(f"{source.name} {mask_size[0]} x {mask_size[1]} on {size[0]} x {size[1]}")
     checks: tuple[tuple[Level, str, str, list[str]], ...] = (
         ("error", "boxes-outside", "box[es] [lies|lie] outside [its|their] image", outside),
         ("warning", "boxes-over-edge", "box[es] reach[es|] over the edge of [its|their] image", over_edge),

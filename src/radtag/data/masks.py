@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from radtag.data.outlines import read_outline
 from radtag.data.prepare import Fit
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadSetting
 from radtag.geometry import Frame, mask_to_frame, stretch_mask
-from radtag.images import read, read_mask
+from radtag.images import read
 
 MOST_BYTES = 4_000_000_000
 
@@ -85,7 +86,7 @@ def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: F
 
     def decode(at: int) -> None:
         record, finding = wanted[at]
-        mask = read_mask(record.masks[finding])
+        mask = read_outline(record.masks[finding])
         size_rc = (mask.shape[0], mask.shape[1])
         if fit == "letterbox":  # a mask may have any size, and the square keeps the image's aspect
             size_rc = read(record.path).size_rc

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from radtag.data.outlines import MaskSource
 from radtag.errors import BadData
 from radtag.geometry import XYXY
 
@@ -34,7 +35,8 @@ class Record:
         split: "train", "val", "test" or "" = not assigned.
         boxes_xyxy: per finding, boxes in ``box_frame_rc`` pixels.
         box_frame_rc: rows and columns of the image the boxes were drawn on; None = the file as it is.
-        masks: per finding, a mask file (non-zero = lesion) of any size, stretched over the image.
+        masks: per finding, a mask file (non-zero = lesion) of any size, stretched over the image, or an outline that
+            is no file (:mod:`radtag.data.outlines`).
         lungs: a mask file of the area lesions can lie in, if the set has one.
         attributes: further columns (sex, age, view ...), for reports by group.
         source: which of several data sets that are put side by side it is of; "" where there is one.
@@ -47,7 +49,7 @@ class Record:
     split: str = ""
     boxes_xyxy: Mapping[str, tuple[XYXY, ...]] = field(default_factory=dict)
     box_frame_rc: tuple[int, int] | None = None
-    masks: Mapping[str, Path] = field(default_factory=dict)
+    masks: Mapping[str, MaskSource] = field(default_factory=dict)
     lungs: Path | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     source: str = ""

@@ -30,6 +30,7 @@ from radtag.calibration import Calibration
 from radtag.data import augment
 from radtag.data.cache import content_digests
 from radtag.data.masks import Masks, load_masks
+from radtag.data.outlines import files_of
 from radtag.data.table import PROPOSED, Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.geometry import Grid
@@ -344,14 +345,17 @@ def _refuse_maskless(train_set: Dataset, val_set: Dataset) -> None:
 def _fingerprint(*datasets: Dataset) -> str:
     """A short name of the masks, by content."""
     listed = [
-        (record.image, finding, path)
+        (record.image, finding, mask)
         for dataset in datasets
         for record in dataset.records
-        for finding, path in sorted(record.masks.items())
+        for finding, mask in sorted(record.masks.items())
         if finding in dataset.findings
     ]
-    digests = content_digests([path for _, _, path in listed])
-    named = [(image, finding, digest) for (image, finding, _), digest in zip(listed, digests, strict=True)]
+    digests = iter(content_digests([path for *_, mask in listed for path in files_of(mask)]))
+    named = []
+    for image, finding, mask in listed:
+        of_files = [next(digests) for _ in files_of(mask)]
+        named.append((image, finding, *of_files) if isinstance(mask, Path) else (image, finding, mask.name, *of_files))
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
 
 

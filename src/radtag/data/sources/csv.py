@@ -17,6 +17,7 @@ from pathlib import Path
 
 from radtag.data.csvfile import CsvFile, read_csv
 from radtag.data.files import missing_files
+from radtag.data.outlines import files_of
 from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
@@ -193,7 +194,12 @@ def _refuse_missing(path: Path, records: Sequence[Record], lines: Mapping[str, i
             f"{counted(len(gone), f'of {len(records)} images [is|are] missing')}. Correct the paths, or leave such rows"
             " out with ?missing=skip."
         )
-    masks = [(record, mask) for record in records for mask in (*record.masks.values(), *filter(None, [record.lungs]))]
+    masks = [
+        (record, file)
+        for record in records
+        for mask in (*record.masks.values(), *filter(None, [record.lungs]))
+        for file in files_of(mask)
+    ]
     gone = missing_files(mask for _, mask in masks)
     for record, mask in masks:
         if mask in gone:
