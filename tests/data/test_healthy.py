@@ -201,6 +201,14 @@ def test_normal_may_be_a_finding_of_one_data_set_alone(name, normal):
             two_sides(sets[0], also=sets[1:], findings=["COVID-19", name], normal=normal)
 
 
+def test_a_name_for_normal_counts_where_it_is_known_and_elsewhere_the_usual_ones_do():
+    first = lung(("tuberculosis", "nodes"), {"tb": (1.0, 0.0), "fine": (NAN, 1.0)})
+    second = made(("Normal", "COVID-19"), {"covid": (0.0, 1.0), "well": (1.0, NAN)})
+    sides = two_sides(first, also=[second], normal="nodes")
+    assert sides.findings == ("tuberculosis", "COVID-19")
+    assert told(sides)["set:well"] == (None, 0.0)
+
+
 def test_a_finding_that_two_data_sets_name_is_one():
     rows = {"both": (1.0, 1.0), "tb": (1.0, NAN), "fine": (0.0, 0.0)}
     sides = two_sides(COVID, also=[lung(("tuberculosis", "COVID-19"), rows)], findings=["COVID-19"])
