@@ -58,6 +58,7 @@ def estimate_lungs(pixels: FloatImage) -> Mask | None:
 
     On 233 healthy X-rays of children and adults with outlined lungs (every fourth of COVID-QU-Ex's training part, 256
     px) 93 % of the estimate lies within the outlines on average, median Dice is 0.85, and 6 give None: it is cautious.
+    It takes dense lung for tissue: of COVID-19 outlined in 233 X-rays it holds 52 % of the area, and 23 give None.
 
     Args:
         pixels: (row, col) 0-1, bright = dense.

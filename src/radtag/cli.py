@@ -77,7 +77,7 @@ Mirrored = Annotated[Literal["none", "flip"], typer.Option("--tta", help="flip: 
 MaskOver = Annotated[str, typer.Option("--mask", help="What a map must exceed: validated, otsu, or a value 0-1.")]
 MaskArea = Annotated[
     Literal["image", "body", "lungs"],
-    typer.Option("--area", help="Where masks may lie: anywhere, or on the body or in the lungs, both estimated."),
+    typer.Option("--area", help="Where masks may lie: anywhere, on the body, or in lungs that are not dense; docs/maps.md."),
 ]
 Bootstraps = Annotated[int, typer.Option("--bootstraps", min=0, help="Draws of patients for the intervals; 0: none.")]
 BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of these draws.")]
