@@ -189,7 +189,7 @@ def test_none_there_is_refused_even_then(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("chexpert:x", "unknown source 'chexpert' in 'chexpert:x'. Write NAME:PATH, where NAME is one of csv: "),
+        ("mimic:x", "unknown source 'mimic' in 'mimic:x'. Write NAME:PATH, where NAME is one of csv: "),
         ("csv", "'csv' has no path. Write csv:PATH."),
         ("csv:", "'csv:' has no path."),
         ("csv:t.csv?uncertian=positive", "source csv has no option 'uncertian'. Its options: uncertain: "),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from radtag.errors import BadData
 from radtag.images import KNOWN_SUFFIXES
 
 _PROBE_BYTES = 1 << 16
@@ -33,6 +36,35 @@ def images_under(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         found += [Path(parent, name) for name in names if is_image_name(name)]
     return sorted(found)
+
+
+def images_by_stem(*folders: Path) -> dict[str, Path]:
+    """Name without suffix -> image file, of every one in the folders and below them.
+
+    Raises:
+        BadData: two files of one name.
+    """
+    by_stem: dict[str, Path] = {}
+    for folder in folders:
+        for path in images_under(folder):
+            other = by_stem.setdefault(path.stem, path)
+            if other != path:
+                raise BadData(f"{path.stem} is in {other} and in {path}. Keep one of them, or name a folder.")
+    return by_stem
+
+
+def read_json(path: Path) -> Any:
+    """What a json file holds.
+
+    Raises:
+        BadData: it cannot be read, or is no json.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror or error}. Give the path of a json file.") from None
+    except ValueError as error:
+        raise BadData(f"{path} is no json: {error}. Get the official file.") from None
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -25,8 +25,28 @@ SOURCES: Mapping[str, str] = {
     "folder": "a sub-folder of images for each class",
     "nih14": "ChestX-ray14: 112,120 chest X-rays, 14 findings, 984 boxes",
     "covid_qu_ex": "COVID-QU-Ex: chest X-rays with infection and lung masks",
+    "chexpert": "CheXpert: 224,316 chest X-rays, 13 findings, with CheXlocalize's outlines",
+    "vindr": "VinDr-CXR: 18,000 chest X-rays, boxes of several readers",
+    "tbx11k": "TBX11K: tuberculosis, with boxes, beside healthy and other ill",
+    "rsna": "RSNA pneumonia challenge: 26,684 chest X-rays, boxes of opacities",
+    "siim": "SIIM-ACR: pneumothorax, outlined to the pixel",
+    "covid_radiography": "COVID-19 Radiography Database: four classes, lung masks",
+    "qata_cov19": "QaTa-COV19: infection masks of COVID-19",
     "phantom": "images with lesions known to the pixel, made on the spot",
 }
+
+_MARKS = {
+    "nih14": "Data_Entry_2017*.csv",
+    "covid_qu_ex": "* Segmentation Data",
+    "chexpert": "valid.csv",
+    "vindr": "annotations/annotations_train.csv",
+    "tbx11k": "lists/TBX11K_*.txt",
+    "rsna": "stage_2_train_labels.csv",
+    "siim": "train-rle.csv",
+    "covid_radiography": "Lung_Opacity",
+    "qata_cov19": "QaTa-COV19*",
+}
+"""Of some sources, what lies in their folders and in no other's."""
 
 
 def open_source(
@@ -119,11 +139,7 @@ def _likely(path: Path) -> str:
         return f"csv:{path}"
     if (path / "table.csv").is_file():
         return f"csv:{path / 'table.csv'}"
-    if any(path.glob("Data_Entry_2017*.csv")):
-        return f"nih14:{path}"
-    if any(path.glob("* Segmentation Data")):
-        return f"covid_qu_ex:{path}"
-    return f"folder:{path}"
+    return f"{next((name for name, mark in _MARKS.items() if any(path.glob(mark))), 'folder')}:{path}"
 
 
 def without_missing(dataset: Dataset) -> tuple[Dataset, tuple[str, ...]]:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from radtag.data.csvfile import CsvFile, read_csv
 from radtag.data.files import missing_files
+from radtag.data.options import choice
 from radtag.data.outlines import files_of
 from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
-from radtag.errors import BadData, BadSetting
+from radtag.errors import BadData
 from radtag.geometry import XYXY
 from radtag.words import counted
 
@@ -48,8 +49,8 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     Raises:
         BadData: a cell, column or file that contradicts the layout; the message gives line, column and value.
     """
-    policy = _choice(options, "uncertain", tuple(UNCERTAIN))
-    at_missing = _choice(options, "missing", ("error", "skip"))
+    policy = choice("csv", options, "uncertain", tuple(UNCERTAIN))
+    at_missing = choice("csv", options, "missing", ("error", "skip"))
     path = Path(location)
     if path.is_dir():
         path = path / "table.csv"
@@ -127,14 +128,6 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
             )
     name = path.stem if path.name != "table.csv" else path.resolve().parent.name
     return Dataset(name, tuple(finding_at), tuple(records), tuple(notes))
-
-
-def _choice(options: Mapping[str, str], option: str, allowed: Sequence[str]) -> str:
-    """The option's value; the first of those allowed if it is not given."""
-    value = options.get(option, allowed[0])
-    if value not in allowed:
-        raise BadSetting(f"option {option}={value} of source csv: use {', '.join(allowed[:-1])} or {allowed[-1]}.")
-    return value
 
 
 def _prefixed(table: CsvFile, prefix: str) -> dict[str, int]:

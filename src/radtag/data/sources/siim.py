@@ -1,0 +1,70 @@
+"""SIIM-ACR Pneumothorax in its Kaggle layout: ``siim:PATH``, PATH the folder of train-rle.csv or stage_2_train.csv.
+
+A row of ``ImageId, EncodedPixels`` (the second header begins with a blank in train-rle.csv) is one outlined area, -1 is
+none, and an image can have several rows. The code is relative: pixels outside, pixels inside, and so on, down the
+columns of 1024 x 1024 pixels. Only the training images have labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from radtag.data.csvfile import read_csv
+from radtag.data.files import images_by_stem
+from radtag.data.options import folder
+from radtag.data.outlines import Runs, together
+from radtag.data.table import Dataset, Record
+from radtag.errors import BadData
+from radtag.words import counted
+
+OPTIONS = {"images": "the folder of the labelled images (default: dicom-images-train beside the table)"}
+FINDINGS = ("Pneumothorax",)
+TABLES = ("stage_2_train.csv", "train-rle.csv")
+SIZE_RC = (1024, 1024)
+
+
+def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
+    """Opens the labelled part of the set, or those of its images that are there. Nobody's split, unknown patients.
+
+    Raises:
+        BadData: no table, or a cell of it that is no such code.
+        BadSetting: ``images`` names no folder.
+    """
+    root = Path(location)
+    table_path = next((root / name for name in TABLES if (root / name).is_file()), None)
+    if table_path is None:
+        raise BadData(f"{root} has neither {' nor '.join(TABLES)}. Give the folder that holds the table.")
+    images = folder("siim", options, "images", root / "dicom-images-train", root / "stage_2_train", root)
+    path_of = images_by_stem(images)
+    table = read_csv(table_path)
+    image_at, code_at = table.column("ImageId"), table.column("EncodedPixels")
+    areas: dict[str, list[Runs]] = {}
+    for line, row in table.rows:
+        of_image = areas.setdefault(row[image_at], [])
+        if row[code_at] == "-1":
+            continue
+        try:
+            numbers = [int(number) for number in row[code_at].split()]
+            if not numbers or len(numbers) % 2:
+                raise ValueError("it has no pairs of numbers")
+            of_image.append(Runs.of(SIZE_RC, numbers))
+        except (ValueError, OverflowError, BadData) as error:
+            raise BadData(f"{table_path} line {line}, column EncodedPixels: {error}. Get the official table.") from None
+    records = tuple(
+        Record(
+            image=f"{image}.dcm",
+            path=path_of.pop(image, images / f"{image}.dcm"),
+            labels=(float(bool(outlines)),),
+            masks={FINDINGS[0]: together(outlines)} if outlines else {},
+        )
+        for image, outlines in areas.items()
+    )
+    notes = ["patients are unknown, each image stands for itself"]
+    several = sum(len(outlines) > 1 for outlines in areas.values())
+    if several:
+        notes.append(counted(several, "image[s] [has|have] several outlined areas, taken as one mask"))
+    if path_of:
+        text = f"image[s] [is|are] not in {table_path.name} and [is|are] left out"
+        notes.append(f"{counted(len(path_of), text)}, {min(path_of)} first")
+    return Dataset("siim", FINDINGS, records, tuple(notes))
