@@ -98,6 +98,15 @@ def test_python_examples_run(page: Path, walked: Path, monkeypatch: pytest.Monke
         exec(compile(text, f"{page.name}, example {number + 1}", "exec"), names)
 
 
+def test_the_example_of_a_source_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    found = examples(DOCS / "data" / "adding.md")
+    assert len(found) == 3
+    for number, text in enumerate(found):
+        exec(compile(text, f"adding.md, example {number + 1}", "exec"), names)
+
+
 def test_written_pages_are_current():
     for path, text in load_writer().pages().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is out of date: run `make docs` and commit it"
