@@ -529,9 +529,9 @@ def test_evaluations_from_before_there_were_lungs_are_read(dataset: Dataset, tag
     assert "map_outside_lungs" not in apart["micro"]
     pooled = pool([tmp_path / "old"], tmp_path / "pooled", bootstraps=0)
     assert pooled["about"]["inside"] == "image"
-    evaluate(tagger, with_lungs(dataset, tmp_path, one=(0, 10)), tmp_path / "old", bootstraps=0)  # the same, made anew
     with pytest.raises(BadSetting, match="inside was image, now lungs"):
         evaluate(tagger, dataset, tmp_path / "old", bootstraps=0, inside="lungs")
+    evaluate(tagger, with_lungs(dataset, tmp_path, one=(0, 10)), tmp_path / "old", bootstraps=0)  # the same, made anew
 
 
 def test_differences_are_paired(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
