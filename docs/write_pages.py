@@ -20,15 +20,29 @@ from radtag.cli import app
 from radtag.data.augment import AugmentOptions
 from radtag.images import dicom, files, nifti, window
 from radtag.models.backbone import BackboneOptions
+from radtag.models.deeplabv3plus import DeepLabV3PlusOptions
+from radtag.models.fpn import FpnOptions
 from radtag.models.guided import GuidedOptions
+from radtag.models.li2018 import Li2018Options
+from radtag.models.pan import PanOptions
 from radtag.models.student import StudentOptions
 from radtag.models.taggan import TagGanOptions
+from radtag.models.unet import UnetOptions
 from radtag.models.vagan import VaGanOptions
 from radtag.report.definitions import DEFINITIONS, QUESTIONS
 from radtag.train.settings import PRESETS, AdversarialSettings, Settings, StudentSettings, TrainSettings
 
 DOCS = Path(__file__).parent
-OPTIONS: dict[str, type[BaseModel]] = {"taggan": TagGanOptions, "guided": GuidedOptions, "vagan": VaGanOptions}
+OPTIONS: dict[str, type[BaseModel]] = {
+    "li2018": Li2018Options,
+    "unet": UnetOptions,
+    "fpn": FpnOptions,
+    "deeplabv3plus": DeepLabV3PlusOptions,
+    "pan": PanOptions,
+    "taggan": TagGanOptions,
+    "guided": GuidedOptions,
+    "vagan": VaGanOptions,
+}
 CLI_HEAD = """# The command line
 
 <!-- Written by docs/write_pages.py (make docs). Change the help texts in src/radtag/cli.py instead. -->

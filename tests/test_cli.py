@@ -174,7 +174,8 @@ def test_an_unknown_method_and_setting_are_refused_before_anything_is_read(call)
     assert not Path("cache").exists()
     done = call("train", "magic", "phantom:8", "--out", "x")
     assert done.status == 1
-    assert done.err == "Error: unknown method 'magic'; use one of pylon, cam, taggan, vagan, guided, student.\n"
+    known = "pylon, cam, li2018, unet, fpn, deeplabv3plus, pan, taggan, vagan, guided, student"
+    assert done.err == f"Error: unknown method 'magic'; use one of {known}.\n"
     assert not Path("cache").exists()
 
 

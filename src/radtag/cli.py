@@ -259,7 +259,12 @@ def data_plant(
 @app.command()
 def train(
     method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="pylon, cam, taggan, vagan, guided or student.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="pylon, cam, li2018, unet, fpn, deeplabv3plus or pan; taggan, vagan or guided; or student.",
+            show_default=False,
+        ),
     ],
     source: Source,
     out: Annotated[Path, typer.Option("--out", help="The run folder.", show_default=False)],
@@ -268,7 +273,7 @@ def train(
         typer.Option(
             "--preset",
             help="paper: the method's published recipe. small: for a few thousand images."
-            " Default: paper for pylon and cam, small for the others; a student has none.",
+            " Default: small for taggan, vagan and guided, paper for the others; a student has none.",
         ),
     ] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Any timm network, as resnet50.")] = None,

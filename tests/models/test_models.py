@@ -131,8 +131,8 @@ def test_first_weights_are_the_papers():
 
 
 def test_what_cannot_be_built_is_refused():
-    with pytest.raises(BadSetting, match=r"^unknown method 'unet'; use one of pylon, cam"):
-        build("unet", 2, TINY, {})
+    with pytest.raises(BadSetting, match=r"^unknown method 'vnet'; use one of pylon, cam"):
+        build("vnet", 2, TINY, {})
     with pytest.raises(BadSetting, match=r"^pylon has no setting options\.pooling\. Did you mean options\.pool\?$"):
         build("pylon", 2, TINY, {"pooling": "max"})
     for method, wrong, right in (("guided", "guid", "guide"), ("vagan", "critic_step", "critic_steps")):

@@ -561,3 +561,26 @@ def test_crops_can_be_taken_from_larger_images(squares, tmp_path):
     assert run.size_px == 64
     assert run.tile_grid.size_rc == (2, 2)
     assert math.isfinite(history(run.path)[0]["train_loss"])
+
+
+def test_maps_that_do_not_fit_into_memory_are_calibrated_on_some_images(squares, tmp_path, monkeypatch):
+    a_map = 2 * 2 * 2 * 2  # findings x cells of a CAM at 64 px, float16
+    monkeypatch.setattr(classify, "MOST_MAP_BYTES", 4 * a_map)
+    calls = []
+    whole = Calibration.fit
+    monkeypatch.setattr(Calibration, "fit", lambda *given, **named: calls.append(given) or whole(*given, **named))
+    run = quietly(squares, tmp_path / "run", epochs=1)
+    ((logits, maps, labels),) = calls
+    assert (logits.shape, maps.shape, labels.shape) == ((4, 2), (4, 2, 2, 2), (4, 2))
+    np.testing.assert_array_equal(labels, squares.only("val").labels()[::3])
+    assert "Calibrated on 4 of 12 validation images, whose maps fit into memory." in run.card["limits"]
+
+
+def test_another_method_starts_with_the_encoder_of_a_run(runs, squares, tmp_path):
+    source = runs["last"]
+    start = {"method": "deeplabv3plus", "start_from": str(source.path), "options": {"decoder_channels": 8}}
+    run = quietly(squares, tmp_path / "run", epochs=1, lr=1e-12, min_lr=0.0, **start)
+    given, taken = (one.build_model().state_dict() for one in (source, run))
+    weights = [name for name in given if name.startswith("backbone.") and name.endswith("weight")]
+    torch.testing.assert_close({name: taken[name] for name in weights}, {name: given[name] for name in weights})
+    assert "and the head of 0 findings" in run.card["weights_from"]

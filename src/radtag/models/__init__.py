@@ -1,15 +1,23 @@
 """One method, one file. A model takes images and gives logits and maps, and knows nothing else.
 
-======== ============================ ==================================================
-method   file                         paper
-======== ============================ ==================================================
-pylon    :mod:`radtag.models.pylon`   Preechakul et al., iScience 25(3), 2022
-cam      :mod:`radtag.models.cam`     Zhou et al., CVPR 2016
-taggan   :mod:`radtag.models.taggan`  Nawaz et al., 2025
-vagan    :mod:`radtag.models.vagan`   Baumgartner et al., CVPR 2018
-guided   :mod:`radtag.models.guided`  ours: PYLON's evidence guides TagGAN
-student  :mod:`radtag.models.student` U-Net and its kin, on masks that a run proposed
-======== ============================ ==================================================
+============= =================================== ==================================================
+method        file                                paper
+============= =================================== ==================================================
+pylon         :mod:`radtag.models.pylon`          Preechakul et al., iScience 25(3), 2022
+cam           :mod:`radtag.models.cam`            Zhou et al., CVPR 2016
+li2018        :mod:`radtag.models.li2018`         Li et al., CVPR 2018
+unet          :mod:`radtag.models.unet`           Ronneberger et al., MICCAI 2015
+fpn           :mod:`radtag.models.fpn`            Kirillov et al., CVPR 2019
+deeplabv3plus :mod:`radtag.models.deeplabv3plus`  Chen et al., ECCV 2018
+pan           :mod:`radtag.models.pan`            Li et al., BMVC 2018
+taggan        :mod:`radtag.models.taggan`         Nawaz et al., 2025
+vagan         :mod:`radtag.models.vagan`          Baumgartner et al., CVPR 2018
+guided        :mod:`radtag.models.guided`         ours: PYLON's evidence guides TagGAN
+student       :mod:`radtag.models.student`        U-Net and its kin, on masks that a run proposed
+============= =================================== ==================================================
+
+The segmentation networks from unet to pan are PYLON's rivals in its paper: trained on image labels, by the maximum of
+their maps; what they share is :mod:`radtag.models.segmenter`.
 
 A new method is a file with a ``build(findings, backbone, options, size_px)`` function and a line in :data:`METHODS`.
 One of two sides has a function ``game(findings, backbone, options, seen)`` too, and a line in :data:`GAMES`.
@@ -33,7 +41,15 @@ from radtag.models.output import Output
 if TYPE_CHECKING:
     from radtag.models.game import Game, Seen
 
-CLASSIFIERS = {"pylon": "radtag.models.pylon", "cam": "radtag.models.cam"}
+CLASSIFIERS = {
+    "pylon": "radtag.models.pylon",
+    "cam": "radtag.models.cam",
+    "li2018": "radtag.models.li2018",
+    "unet": "radtag.models.unet",
+    "fpn": "radtag.models.fpn",
+    "deeplabv3plus": "radtag.models.deeplabv3plus",
+    "pan": "radtag.models.pan",
+}
 GAMES = {"taggan": "radtag.models.taggan", "vagan": "radtag.models.vagan", "guided": "radtag.models.guided"}
 STUDENTS = {"student": "radtag.models.student"}
 METHODS = CLASSIFIERS | GAMES | STUDENTS

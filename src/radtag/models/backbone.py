@@ -58,9 +58,12 @@ class Backbone(nn.Module):
         options: which network; its weights are not loaded here (see :func:`load_weights`).
         size_px: side of the square input, for networks that are made for one; None = their own, and others take any.
         wanted: strides of the features, or the coarsest alone.
+        may_lack: those of them that are left out where the network has none.
+        output_stride: of the coarsest feature, by dilated convolutions in place of the last strides; None = its own.
 
     Attributes:
         channels: channels of the features, finest first.
+        strides: strides of the features, finest first.
 
     Raises:
         BadSetting: no such network, or one without these features or for other sizes.
@@ -71,6 +74,9 @@ class Backbone(nn.Module):
         options: BackboneOptions,
         size_px: int | None = None,
         wanted: tuple[int, ...] | Literal["coarsest"] = (4, 8, 16, 32),
+        *,
+        may_lack: tuple[int, ...] = (),
+        output_stride: int | None = None,
     ) -> None:
         super().__init__()
         if not timm.is_model(options.name):
@@ -78,22 +84,28 @@ class Backbone(nn.Module):
             raise BadSetting(
                 f"timm has no model {options.name!r}." + (f" Did you mean one of {', '.join(near)}?" if near else "")
             )
+        given: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
         try:
-            self.net = _create(options.name, size_px, features_only=True, in_chans=options.channels, pretrained=False)
+            self.net = _create(
+                options.name, size_px, features_only=True, in_chans=options.channels, pretrained=False, **given
+            )
         except (RuntimeError, AttributeError, NotImplementedError, AssertionError, TypeError, ValueError) as error:
+            lacking = f"gives no feature maps of stride {output_stride}" if given else "gives no feature maps"
             raise BadSetting(
-                f"{options.name} gives no feature maps ({_first_line(error)}). Choose a convolutional backbone."
+                f"{options.name} {lacking} ({_first_line(error)}). Choose a convolutional backbone."
             ) from error
         info: Any = self.net.feature_info
         strides: list[int] = info.reduction()
-        needed = (max(strides),) if wanted == "coarsest" else wanted
+        asked = (max(strides),) if wanted == "coarsest" else wanted
+        needed = [one for one in asked if one not in may_lack]
         if not set(needed) <= set(strides):
             raise BadSetting(
-                f"{options.name} has features at strides {strides}; strides {list(needed)} are needed."
+                f"{options.name} has features at strides {strides}; strides {needed} are needed."
                 " Choose a convolutional backbone such as resnet50, or the method cam, which needs one feature."
             )
+        self.strides = [one for one in asked if one in strides]
         # The last feature of a stride is its deepest.
-        self._taken = [max(i for i, stride in enumerate(strides) if stride == one) for one in needed]
+        self._taken = [max(i for i, stride in enumerate(strides) if stride == one) for one in self.strides]
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         self.channels: list[int] = [info.channels()[i] for i in self._taken]
         self.size_px = size_px

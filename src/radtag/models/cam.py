@@ -52,7 +52,11 @@ class Cam(nn.Module):
     def forward(self, images: Float[Tensor, "batch channel row col"]) -> Output:
         """Normalised images -> logits (batch, finding) and maps (batch, finding, row, col), of the coarsest stride."""
         maps = self.head(self.backbone(images)[-1]).float()
-        return Output(pool(maps, self.options.pool, self.options.sharpness), maps)
+        return Output(self.image_logits(maps), maps)
+
+    def image_logits(self, maps: Float[Tensor, "batch finding row col"]) -> Float[Tensor, "batch finding"]:
+        """Logits of images from their maps of logits."""
+        return pool(maps, self.options.pool, self.options.sharpness)
 
 
 def build(findings: int, backbone: BackboneOptions, options: dict[str, object], size_px: int | None = None) -> Cam:

@@ -79,7 +79,11 @@ class Pylon(nn.Module):
         x = self.up8(at8, x)
         x = self.up4(at4, x)
         maps = self.head(x).float()  # the loss is taken in float32 whatever the precision above
-        return Output(pool(maps, self.options.pool, self.options.sharpness), maps)
+        return Output(self.image_logits(maps), maps)
+
+    def image_logits(self, maps: Float[Tensor, "batch finding row col"]) -> Float[Tensor, "batch finding"]:
+        """Logits of images from their maps of logits."""
+        return pool(maps, self.options.pool, self.options.sharpness)
 
 
 class PyramidAttention(nn.Module):

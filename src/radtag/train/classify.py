@@ -36,6 +36,7 @@ from radtag.models.backbone import load_weights, normalisation
 from radtag.models.evidence import measure_evidence
 from radtag.train import log
 from radtag.train.loop import (
+    Pixels,
     average,
     finished_run,
     generator_for,
@@ -57,6 +58,9 @@ from radtag.train.loop import (
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
 from radtag.words import counted
+
+MOST_MAP_BYTES = 4_000_000_000
+"""Of validation maps, float16, in memory at once: calibration takes as many images, evenly spaced, as fit."""
 
 
 def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console: Console | None = None) -> Run:
@@ -232,7 +236,16 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     model.load_state_dict(best)
     # Tagging is in float32, and so is all that it is set by: mixed precision ends here.
     model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    logits, maps = predict_maps(model, val_pixels, settings, mean, sd, accelerator)
+    map_bytes = predict_maps(model, val_pixels[:1], settings, mean, sd, accelerator)[1].nbytes
+    every = max(-(-len(val_pixels) * map_bytes // MOST_MAP_BYTES), 1)
+    taken = np.arange(0, len(val_pixels), every)
+    notes = []
+    shown: Pixels = val_pixels
+    if every > 1:  # a map of every pixel, of thousands of images
+        notes = [f"Calibrated on {len(taken)} of {len(val_pixels)} validation images, whose maps fit into memory."]
+        shown, val_labels = np.asarray(val_pixels[taken]), val_labels[torch.from_numpy(taken)]
+        val_patients = [val_patients[image] for image in taken]
+    logits, maps = predict_maps(model, shown, settings, mean, sd, accelerator)
     calibration = Calibration.fit(
         logits,
         maps,
@@ -243,7 +256,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     )
     grids = measure_evidence(
         model,
-        val_pixels,
+        shown,
         lambda pixels: normalise(pixels.float() / 255, mean, sd, settings.backbone.channels),
         maps,
         val_labels.numpy(),
@@ -267,7 +280,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             validation=log.validation(history, settings.keep),
             minutes=history[-1]["minutes"],
             failures=(*failures, *val_failures),
-            notes=calibration.notes,
+            notes=[*notes, *calibration.notes],
             warnings=warnings,
             processes=world,
             device=str(device),
@@ -400,8 +413,17 @@ def _start_at_prior(model: nn.Module, images: Tensor, labels: Tensor, fresh: Ten
     assert head.bias is not None
     head.weight[fresh] *= 0.1
     positive, known = (labels == 1).sum(dim=0), (~labels.isnan()).sum(dim=0)
-    frequency = (positive + 0.5) / (known + 1)
-    head.bias += (frequency.logit() - model.train()(images).logits.mean(dim=0)) * fresh
+    log_odds = ((positive + 0.5) / (known + 1)).logit()
+    output = model.train()(images)
+    shift = log_odds - output.logits.mean(dim=0)
+    # A maximum and a mean move as the bias does. A pooling that does not is approached; half a step does not run away.
+    for _ in range(50):
+        pooled = model.image_logits(output.maps + shift[:, None, None])  # type: ignore[operator]
+        missing = log_odds - pooled.mean(dim=0)
+        if missing.abs().max() < 1e-3:
+            break
+        shift = shift + missing / 2
+    head.bias += shift * fresh
 
 
 def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
