@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import weakref
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
 
 import captum.attr
 import numpy as np
+import PIL.Image
 import pytest
 import pytorch_grad_cam
 import timm
@@ -18,9 +22,16 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from radtag import saliency
+from radtag.calibration import Calibration
+from radtag.cli import Explain, main
 from radtag.errors import BadSetting
+from radtag.geometry import Grid
+from radtag.images import Image
 from radtag.models import BackboneOptions, Output, build
 from radtag.saliency import METHODS, Explainer, choose_layer, explain
+from radtag.tag import Tagger
+from radtag.train.run import Run
+from radtag.train.settings import settings_from
 
 FINDINGS = 3
 SIZE = (32, 48)
@@ -527,3 +538,145 @@ def test_an_output_of_ours_is_read_by_its_logits(images: Tensor):
     ours = Ours().eval()
     torch.manual_seed(0)
     torch.testing.assert_close(explain(ours, images).values, explain(Small().eval(), images).values)
+
+
+# -- in place of a run's own maps
+
+
+def make_run(path: Path, pool: str = "max", scale: str = "logit") -> Run:
+    network = small_cam(pool)
+    settings = settings_from(
+        "small",
+        method="cam",
+        backbone={"name": "test_resnet", "weights": "none"},
+        size_px=64,
+        options={"pool": pool},
+        fit="stretch",
+    )
+    calibration = replace(
+        Calibration.identity(FINDINGS),
+        score_slope=(2.0, 1.0, 0.5),
+        map_bias=(0.0, 1.0, -1.0),
+        mask_threshold=(0.2, 0.3, 0.4),
+        scale=scale,
+    )
+    grids = tuple(Grid((2, 2), (30.0, 31.0), (9.0 + i, 12.0)) for i in range(FINDINGS))
+    run = Run(path, settings, ("a", "b", "c"), 0.5, 0.25, grids, calibration, {"method": "cam"})
+    run.save(network.state_dict())
+    return run
+
+
+@pytest.fixture
+def pictures() -> list[Image]:
+    made = np.random.default_rng(0).random((3, 90, 120), dtype=np.float32)
+    return [Image(one, f"{i}.png") for i, one in enumerate(made)]
+
+
+def test_maps_of_tags_are_the_scores_spread(tmp_path: Path, pictures: list[Image]):
+    run = make_run(tmp_path / "run")
+    plain = list(Tagger(run, device="cpu").predict(pictures))
+    tagger = Tagger(run, device="cpu", explain="gradcam")
+    for own, explained in zip(plain, tagger.predict(pictures), strict=True):
+        np.testing.assert_allclose(explained.scores, own.scores, atol=1e-6)
+        (layer,) = explained.layers
+        assert layer.grids == run.grids  # cells of the run's own maps look where those were measured to look
+        assert layer.sigmoids is None
+        bias = run.build_model().head.bias.detach().numpy()
+        shape = np.log(own.map_grid / (1 - own.map_grid)) - [[[0.0]], [[1.0]], [[-1.0]]] - bias[:, None, None]
+        shape = np.maximum(shape, 0)
+        highest = shape.max(axis=(1, 2), keepdims=True)
+        share = np.divide(shape, highest, out=np.zeros_like(shape), where=highest > 0)
+        np.testing.assert_allclose(layer.maps, own.scores[:, None, None] * share, atol=1e-4)
+        assert (highest > 0).any()
+    assert [tag.mask_rule for tag in tagger.tags(explained, "x")] == [0.2, 0.3, 0.4]
+    assert tagger.settings["explain"] == "gradcam"
+
+
+def test_a_wanted_finding_keeps_its_map(tmp_path: Path, pictures: list[Image]):
+    run = make_run(tmp_path / "run")
+    (every, *_) = Tagger(run, device="cpu", explain="layercam").predict(pictures)
+    (some, *_) = Tagger(run, device="cpu", explain="layercam", findings=["c", "a"]).predict(pictures)
+    np.testing.assert_allclose(some.map_grid, every.map_grid[[2, 0]], atol=1e-6)
+    assert some.layers[0].grids == (run.grids[2], run.grids[0])
+    np.testing.assert_allclose(some.map_grid.max(axis=(1, 2)), some.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "cells"),
+    [
+        ({"explain": "gradcam", "explain_layer": "backbone.net.layer3"}, 4),
+        ({"explain": "occlusion"}, 64),
+        ({"explain": "eigencam", "explain_layer": "backbone.net.layer1.0"}, 16),
+    ],
+)
+def test_other_cells_are_tiles(options: dict[str, Any], cells: int, tmp_path: Path, pictures: list[Image]):
+    run = make_run(tmp_path / "run")
+    (found,) = Tagger(run, device="cpu", **options).predict(pictures[:1])
+    assert found.map_grid.shape == (FINDINGS, cells, cells)
+    assert found.layers[0].grids == (Grid.tiles((cells, cells), (64, 64)),) * FINDINGS
+    assert found.map(0).shape == (90, 120)
+
+
+def test_stretched_maps_mirroring_and_several_runs(tmp_path: Path, pictures: list[Image]):
+    one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other", "avg")
+    stretched = Tagger([one, other], device="cpu", explain="hirescam", explain_scale="image", tta="flip")
+    (found,) = stretched.predict(pictures[:1])
+    assert [layer.maps.shape for layer in found.layers] == [(FINDINGS, 2, 2)] * 4
+    peaks = np.array([layer.maps.max(axis=(1, 2)) for layer in found.layers])
+    assert set(np.unique(peaks)) <= {0, 1}
+    assert stretched.mask_thresholds.tolist() == [0.5] * 3
+    (mirrored,) = Tagger(one, device="cpu", explain="gradcam").predict(
+        [Image(pictures[0].pixels[:, ::-1].copy(), "mirrored.png")]
+    )
+    (both,) = Tagger(one, device="cpu", explain="gradcam", tta="flip").predict(pictures[:1])
+    np.testing.assert_allclose(both.layers[1].maps, mirrored.map_grid[..., ::-1], atol=1e-5)
+    assert both.layers[1].grids == tuple(grid.mirrored(64) for grid in one.grids)
+
+
+@pytest.mark.parametrize(
+    ("options", "scale", "message"),
+    [
+        ({"explain": "gradcam"}, "amount", "run is no classifier: its maps are what it takes away"),
+        ({"explain_layer": "head"}, "logit", "a layer or a scale of explanations is given, and no method"),
+        ({"explain_scale": "image"}, "logit", "a layer or a scale of explanations is given, and no method"),
+        ({"explain": "gradcam", "explain_scale": "max"}, "logit", "scale of explanations is score or image, got 'max'"),
+        ({"explain": "gradcam", "explain_layer": "layer4"}, "logit", "the model has no layer 'layer4'"),
+        ({"explain": "grad"}, "logit", "no method explains as 'grad'"),
+    ],
+)
+def test_runs_that_cannot_be_explained_are_refused(options: Any, scale: str, message: str, tmp_path: Path):
+    run = make_run(tmp_path / "run", scale=scale)
+    with pytest.raises(BadSetting, match=message):
+        Tagger(run, device="cpu", **options)
+
+
+def test_the_command_line_tags_and_evaluates_with_explanations(
+    tmp_path: Path, pictures: list[Image], capsys: pytest.CaptureFixture[str]
+):
+    make_run(tmp_path / "run")
+    for one in pictures:
+        PIL.Image.fromarray((one.pixels * 255).astype(np.uint8)).save(tmp_path / one.source)
+    (tmp_path / "table.csv").write_text("image,split,a,b\n0.png,test,1,0\n1.png,test,0,1\n2.png,test,1,1\n")
+
+    def status(command: str, *words: str) -> int:
+        with pytest.raises(SystemExit) as end:
+            main([command, str(tmp_path / "run"), *words, "--device", "cpu"])
+        return int(end.value.code or 0)
+
+    tagging = [str(tmp_path / "0.png"), "--out", str(tmp_path / "tags")]
+    assert status("tag", *tagging, "--explain", "gradcam") == 0
+    manifest = json.loads((tmp_path / "tags" / "manifest.json").read_text())
+    assert manifest["settings"]["explain"] == "gradcam"
+    assert status("tag", *tagging) == 1  # one folder holds maps of one kind
+    assert "holds tags made with explain = gradcam, and now it is None" in capsys.readouterr().err
+    evaluation = [f"csv:{tmp_path}", "--out", str(tmp_path / "evaluation"), "--bootstraps", "0"]
+    assert status("evaluate", *evaluation, "--explain", "layercam", "--explain-scale", "image") == 0
+    about = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["about"]
+    assert about["tagging"]["explain"] == "layercam"
+    assert about["tagging"]["explain_scale"] == "image"
+    assert "Maps are explanations by layercam, not the network's own." in about["notes"]
+
+
+def test_the_command_line_names_every_method():
+    given = get_args(get_args(Explain)[0])
+    assert get_args(given[0]) == METHODS

@@ -79,6 +79,22 @@ MaskArea = Annotated[
     Literal["image", "body", "lungs"],
     typer.Option("--area", help="Where masks may lie: anywhere, on the body, or in lungs that are not dense; docs/maps.md."),
 ]
+Explain = Annotated[
+    Literal[
+        "cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam", "scorecam", "ablationcam",
+        "occlusion", "rise", "integrated-gradients",
+    ]
+    | None,
+    typer.Option("--explain", help="A classifier's maps are explanations by this method, not its own maps."),
+]  # fmt: skip
+ExplainLayer = Annotated[
+    str | None,
+    typer.Option("--explain-layer", metavar="NAME", help="The network's layer to explain by. Default: chosen."),
+]
+ExplainScale = Annotated[
+    Literal["score", "image"],
+    typer.Option("--explain-scale", help="score: absolute. image: each map of an explanation is stretched to 0-1."),
+]
 Bootstraps = Annotated[int, typer.Option("--bootstraps", min=0, help="Draws of patients for the intervals; 0: none.")]
 BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of these draws.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result in --out that was made otherwise.")]
@@ -451,6 +467,9 @@ def tag(
         typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/4000 of the image."),
     ] = None,
     area: MaskArea = "image",
+    explain: Explain = None,
+    explain_layer: ExplainLayer = None,
+    explain_scale: ExplainScale = "score",
     save: Annotated[
         list[str] | None,
         typer.Option(
@@ -499,6 +518,9 @@ def tag(
         "tta": tta,
         "min_area_px": min_area,
         "area": area,
+        "explain": explain,
+        "explain_layer": explain_layer,
+        "explain_scale": explain_scale,
     }
     if as_dataset is not None:
         _propose([run, *(with_run or [])], files, as_dataset, save, splits, split_seed, options, as_json)
@@ -578,6 +600,9 @@ def evaluate(
     tta: Mirrored = "none",
     mask: MaskOver = "validated",
     area: MaskArea = "image",
+    explain: Explain = None,
+    explain_layer: ExplainLayer = None,
+    explain_scale: ExplainScale = "score",
     inside: Annotated[
         Literal["image", "lungs"],
         typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
@@ -622,6 +647,9 @@ def evaluate(
             tta=tta,
             mask=_mask_rule(mask),
             area=area,
+            explain=explain,
+            explain_layer=explain_layer,
+            explain_scale=explain_scale,
             device=device,
             batch_size=batch_size,
         )

@@ -579,6 +579,9 @@ def _about(
     if scorer.lungless:
         text = "image[s] [has|have] no lung mask, and no lungs were found in [it|them]: places there count as unknown,"
         notes.append(f"{counted(scorer.lungless, text)} and what is marked as undefined.")
+    explained = getattr(tagger, "settings", {}).get("explain")
+    if explained is not None:
+        notes.append(f"Maps are explanations by {explained}, not the network's own.")
     if scorer.unlimited:
         notes.append(not_limited(scorer.unlimited, scorer.area) + ".")
     if bad:

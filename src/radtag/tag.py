@@ -51,6 +51,7 @@ from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
 from radtag.models.folded import folded
 from radtag.regions import Regions
+from radtag.saliency import Explainer, Method, Scale
 from radtag.train.run import Run
 from radtag.words import counted
 
@@ -333,9 +334,16 @@ class Tagger:
         area: where masks, with their boxes and areas, may lie: anywhere on the image, or on the body or in the lungs as
             :mod:`radtag.anatomy` estimates them. Where it finds none, a mask is not limited. Maps, peaks and scores
             are the same whatever the area.
+        explain: a method of :mod:`radtag.saliency`, whose maps take the place of the networks' own; None = their own.
+            Scores stay what they are.
+        explain_layer: of the network whose feature is explained; None = chosen.
+        explain_scale: "score" is absolute, the image's score spread by the method; "image" is the usual one, each map
+            stretched to 0-1 by itself, for comparing with published numbers. Mask thresholds as validated are those of
+            the networks' own maps; on the scale "image" 0.5 takes their place.
 
     Raises:
-        BadSetting: runs that differ in their findings, an unknown finding, or a value out of range.
+        BadSetting: runs that differ in their findings, an unknown finding, a value out of range, or a run that cannot
+            be explained.
     """
 
     def __init__(
@@ -351,6 +359,9 @@ class Tagger:
         tta: Literal["none", "flip"] = "none",
         min_area_px: float | None = None,
         area: Area = "image",
+        explain: Method | None = None,
+        explain_layer: str | None = None,
+        explain_scale: Scale = "score",
     ) -> None:
         self.runs: tuple[Run, ...] = tuple(runs) if isinstance(runs, Sequence) else (runs,)
         if not self.runs:
@@ -372,6 +383,10 @@ class Tagger:
             raise BadSetting(f"the smallest part of a mask has at least 0 pixels, got {min_area_px}.")
         if area not in AREAS:
             raise BadSetting(f"masks lie in one of {', '.join(AREAS)}, not in {area!r}.")
+        if explain_scale not in ("score", "image"):
+            raise BadSetting(f"the scale of explanations is score or image, got {explain_scale!r}.")
+        if explain is None and (explain_layer is not None or explain_scale != "score"):
+            raise BadSetting("a layer or a scale of explanations is given, and no method. Name one with explain.")
         self.findings: tuple[str, ...] = known if findings is None else tuple(dict.fromkeys(findings))
         for name in self.findings:
             if name not in known:
@@ -392,6 +407,8 @@ class Tagger:
         self.mask_thresholds = np.mean([one.mask_threshold for one in self._calibrations], axis=0)
         if self._joint:
             self.mask_thresholds[:] = JOINT_THRESHOLD
+        if explain_scale == "image":
+            self.mask_thresholds[:] = 0.5
         if threshold is not None:
             given = threshold if isinstance(threshold, Mapping) else dict.fromkeys(self.findings, threshold)
             for i, name in enumerate(self.findings):
@@ -406,7 +423,17 @@ class Tagger:
         self.tta = tta
         self.area: Area = area
         self.device = _device(device)
-        self._models = [_model(run, self.device) for run in self.runs]
+        self._models = [_model(run, self.device, cheapest=explain_layer is None) for run in self.runs]
+        self._explainers: list[Explainer] = []
+        self._explain_scale = explain_scale
+        for run, model in zip(self.runs, self._models, strict=True) if explain is not None else ():
+            if run.calibration.scale != "logit":
+                raise BadSetting(
+                    f"{run.path} is no classifier: its maps are what it takes away, and there is nothing to explain."
+                    " Leave explain out, or give a classifier's run."
+                )
+            assert explain is not None
+            self._explainers.append(Explainer(model, explain, layer=explain_layer))
         self.pictures: tuple[Saved, ...] = PICTURES
         if not all(run.calibration.scale == "amount" for run in self.runs):
             self.pictures = tuple(name for name in PICTURES if name != "counterparts")
@@ -421,6 +448,8 @@ class Tagger:
         }
         if area != "image":  # left out where it limits nothing: folders from before there were areas can be completed
             self.settings["area"] = area
+        if explain is not None:
+            self.settings |= {"explain": explain, "explain_layer": explain_layer, "explain_scale": explain_scale}
 
     @classmethod
     def load(cls, runs: Path | str | Sequence[Path | str], **options: Any) -> Tagger:
@@ -441,22 +470,26 @@ class Tagger:
         for i, (run, model, calibration) in enumerate(zip(self.runs, self._models, self._calibrations, strict=True)):
             pixels = torch.from_numpy(np.stack([one.inputs[i][0] for one in batch])).to(self.device)
             for mirror in mirrored:
-                with torch.inference_mode():
-                    output = model(run.normalise(pixels.flip(-1) if mirror else pixels))
-                logits = output.logits.float().cpu().numpy()[:, self._at]
-                cells = output.maps.float().cpu().numpy()[:, self._at]
-                sigmoids = changes = None
-                if output.changes is not None:
-                    changes = output.changes.float().cpu().numpy()[:, self._at]
-                else:  # torch's own sigmoid: where it saturates, the first maximum is decided by its rounding
-                    sigmoids = output.maps.float().sigmoid().cpu().numpy()[:, self._at]
+                inputs = run.normalise(pixels.flip(-1) if mirror else pixels)
                 grids = self._grids[i]
+                sigmoids = changes = None
+                if self._explainers:
+                    cells, logits, grids = self._explained(i, inputs)
+                else:
+                    with torch.inference_mode():
+                        output = model(inputs)
+                    logits = output.logits.float().cpu().numpy()[:, self._at]
+                    cells = output.maps.float().cpu().numpy()[:, self._at]
+                    if output.changes is not None:
+                        changes = output.changes.float().cpu().numpy()[:, self._at]
+                    else:  # torch's own sigmoid: where it saturates, the first maximum is decided by its rounding
+                        sigmoids = output.maps.float().sigmoid().cpu().numpy()[:, self._at]
                 if mirror:
                     cells = cells[..., ::-1]
                     sigmoids = sigmoids[..., ::-1] if sigmoids is not None else None
                     changes = changes[..., ::-1] if changes is not None else None
                     grids = tuple(grid.mirrored(run.size_px) for grid in grids)
-                maps = calibration.maps(cells)
+                maps = cells if self._explainers else calibration.maps(cells)
                 if self._joint:
                     least = np.maximum(calibration.mask_threshold, 1e-6).astype(np.float32)
                     maps = np.log(maps / least[:, None, None] + JOINT_FLOOR)
@@ -476,6 +509,23 @@ class Tagger:
             Prediction(one.image, score, tuple(layer), one.area, self._joint)
             for one, score, layer in zip(batch, scores, layers, strict=True)
         ]
+
+    def _explained(self, number: int, inputs: torch.Tensor) -> tuple[FloatMap, FloatMap, tuple[Grid, ...]]:
+        """By a run: maps (image, finding, row, col) 0-1 of explanations, logits, and where the maps' cells look.
+
+        A feature of the shape of the run's own maps looks where these were measured to look.
+        """
+        run = self.runs[number]
+        explained = self._explainers[number](inputs, self._at)
+        logits = explained.logits.cpu().numpy()[:, self._at]
+        if self._explain_scale == "image":
+            maps = explained.relative().cpu().numpy()
+        else:
+            maps = explained.maps(torch.from_numpy(self._calibrations[number].scores(logits))).cpu().numpy()
+        shape = (maps.shape[2], maps.shape[3])
+        if explained.layer is not None and shape == run.tile_grid.size_rc:
+            return maps, logits, self._grids[number]
+        return maps, logits, (Grid.tiles(shape, (run.size_px, run.size_px)),) * len(self._at)
 
     def unlimited(self, prediction: Prediction) -> bool:
         """Whether masks were to be limited, and are not in this image, the area not being found."""
@@ -882,7 +932,10 @@ def _claim(out: Path, identity: Mapping[str, Any]) -> None:
     if [run["sha256"] for run in before["runs"]] != [run["sha256"] for run in identity["runs"]]:
         other = ", ".join(run["path"] for run in before["runs"])
         raise BadSetting(f"{out} holds tags by another run, {other}. Choose another folder, or delete this one.")
-    was, now = ({"area": "image", **one} for one in (before["settings"], json.loads(json.dumps(identity["settings"]))))
+    was, now = (
+        {"area": "image", "explain": None, **one}
+        for one in (before["settings"], json.loads(json.dumps(identity["settings"])))
+    )
     for name in now:
         if was.get(name) != now[name]:
             raise BadSetting(
@@ -941,9 +994,11 @@ def _numbered(images: Iterable[Image]) -> Iterator[tuple[Image, str]]:
         yield last, f"#{last.frame}" if several else ""
 
 
-def _model(run: Run, device: torch.device) -> nn.Module:
-    """A run's network as it is cheapest to run, on its device."""
+def _model(run: Run, device: torch.device, *, cheapest: bool) -> nn.Module:
+    """A run's network on its device: as it is cheapest to run, or with every layer that it was trained with."""
     model = run.build_model().to(device)
+    if not cheapest:
+        return model
     random = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (1, run.size_px, run.size_px), dtype=torch.uint8, generator=random)
     return folded(model, run.normalise(noise.to(device)))
