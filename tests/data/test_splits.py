@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from radtag.data import splits
+from radtag.data.sources import select
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
 
@@ -151,3 +153,16 @@ def test_written_splits_are_read_back(tmp_path):
     again = splits.from_file(bare, tmp_path / "splits.csv")
     assert [record.split for record in again.records] == [record.split for record in data.records]
     assert [path.name for path in tmp_path.iterdir()] == ["splits.csv"]
+
+
+def test_a_drawn_split_is_the_same_whatever_findings_are_wanted(tmp_path):
+    """Or a run trained on some findings would be scored, with others, on images it has seen."""
+    drawn = clinic(3, patients=60)
+    records = tuple(replace(record, path=tmp_path / "there.png") for record in drawn.records)
+    (tmp_path / "there.png").touch()
+    whole = replace(drawn, records=records)
+    wanted = [select(whole, findings=names, seed=5) for names in (None, ["a"], ["b"], ["b", "a"])]
+    assert wanted[1].findings == ("a",)
+    splits_of = [{record.image: record.split for record in one.records} for one in wanted]
+    assert splits_of[0] == splits_of[1] == splits_of[2] == splits_of[3]
+    assert set(splits_of[0].values()) == {"train", "val", "test"}

@@ -89,9 +89,10 @@ def select(
             raise BadSetting(f"unknown split {name!r}. Use train, val or test.")
         wanted.append(split)
     dataset, _ = without_missing(dataset)
+    # Splits are drawn over all findings: whoever trains on some of them and evaluates others meets no image twice.
+    dataset = from_file(dataset, Path(splits)) if splits is not None else assign(dataset, seed)
     if findings is not None:
         dataset = dataset.with_findings(findings)
-    dataset = from_file(dataset, Path(splits)) if splits is not None else assign(dataset, seed)
     return dataset.only(*wanted) if wanted else dataset
 
 
