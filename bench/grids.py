@@ -3,8 +3,8 @@
     python bench/grids.py SOURCE RUN [RUN ...] [--limit 200] [--picture grids.png]
 
 SOURCE needs masks (a planted set, phantoms). For every run its own maps, and for CAM runs also Grad-CAM on the same
-feature (Selvaraju et al., ICCV 2017, equations 1 and 2), whose cells look at the same places. Printed: pointing
-accuracy on the mask and PoI at matched area over all positive (image, finding) pairs of the test split.
+feature (:mod:`radtag.saliency`), whose cells look at the same places. Printed: pointing accuracy on the mask and PoI at
+matched area over all positive (image, finding) pairs of the test split.
 
 The picture shows, for the first run and the first test image of each finding that has no other, what the strongest
 cell listens to (its squared gradient), and the map laid by both grids, with its peak.
@@ -29,19 +29,8 @@ from radtag.images import read, read_mask
 from radtag.metrics.masks import poi_at_matched_area
 from radtag.metrics.points import first_maximum
 from radtag.models.cam import Cam
-from radtag.models.output import pool
+from radtag.saliency import Explainer
 from radtag.train.run import Run
-
-
-def grad_cam(model: Cam, images: torch.Tensor) -> torch.Tensor:
-    """(batch, finding, row, col) Grad-CAM maps on the coarsest feature, from one forward pass."""
-    feature = model.backbone(images)[-1].detach().requires_grad_(True)
-    logits = pool(model.head(feature), model.options.pool, model.options.sharpness)
-    maps = []
-    for finding in range(logits.shape[1]):
-        (gradient,) = torch.autograd.grad(logits[:, finding].sum(), feature, retain_graph=True)
-        maps.append((gradient.mean(dim=(2, 3), keepdim=True) * feature).sum(dim=1).relu())
-    return torch.stack(maps, dim=1).detach()
 
 
 def main() -> None:
@@ -58,16 +47,16 @@ def main() -> None:
     for path in args.runs:
         run = Run.load(path)
         model = run.build_model()
+        explainer = Explainer(model, "gradcam")
         kinds = ["own", "Grad-CAM"] if isinstance(model, Cam) else ["own"]
         scores: dict[tuple[str, str], list[tuple[bool, float]]] = {}
         for record in records:
             pixels, frame = run.prepare(read(record.path))
             images = run.normalise(torch.from_numpy(pixels)[None])
             for kind in kinds:
-                with torch.set_grad_enabled(kind == "Grad-CAM"):
+                with torch.no_grad():
                     if kind == "Grad-CAM":
-                        assert isinstance(model, Cam)
-                        raw = grad_cam(model, images)[0]
+                        raw = explainer(images).values[0].relu()
                     else:
                         raw = model(images).maps[0]
                 for finding, file in record.masks.items():

@@ -87,7 +87,7 @@ def test_the_commands_of_the_readme_do_what_it_says(walked: Path):
         assert (walked / made).is_file(), made
 
 
-@pytest.mark.parametrize("page", [README, DOCS / "python.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [README, DOCS / "python.md", DOCS / "explaining.md"], ids=lambda page: page.name)
 def test_python_examples_run(page: Path, walked: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(walked)
     monkeypatch.setenv("RADTAG_CACHE", str(walked / "cache"))

@@ -77,7 +77,9 @@ Mirrored = Annotated[Literal["none", "flip"], typer.Option("--tta", help="flip: 
 MaskOver = Annotated[str, typer.Option("--mask", help="What a map must exceed: validated, otsu, or a value 0-1.")]
 MaskArea = Annotated[
     Literal["image", "body", "lungs"],
-    typer.Option("--area", help="Where masks may lie: anywhere, on the body, or in lungs that are not dense; docs/maps.md."),
+    typer.Option(
+        "--area", help="Where masks may lie: anywhere, on the body, or in lungs that are not dense; docs/maps.md."
+    ),
 ]
 Explain = Annotated[
     Literal[
