@@ -1,9 +1,10 @@
 """Data sources: one layout of images and labels a file, opened by ``NAME:PATH?option=value&option=value``.
 
 To add one, write a module here with ``OPTIONS`` (option -> what it does) and ``load(location, options) -> Dataset``,
-and name it in ``SOURCES``. A source says what the files say: it leaves out nothing but what has no label, gives the
-splits the set comes with and no others, and puts what the user ought to know into the notes. Files that are not there,
-splits that are not given and the selection of findings are dealt with here, for all of them alike.
+and name it in ``SOURCES``; docs/data/adding.md has an example. A source says what the files say: it leaves out nothing
+but what has no label, gives the splits the set comes with and no others, and puts what the user ought to know into the
+notes. Files that are not there, splits that are not given and the selection of findings are dealt with here, for all of
+them alike.
 """
 
 from __future__ import annotations
