@@ -224,24 +224,21 @@ class Explainer:
             torch.set_grad_enabled(True)  # until the pass ends
             return taken[-1].clone()  # what comes next may work in place
 
-        try:
-            with torch.no_grad(), _tapped(place, images, begin):
-                output = logits_of(self.model(images), detach=False)
-            feature = _only(taken, self.layer)
-            if not output.requires_grad:
-                raise BadSetting(f"the logits do not depend on the layer {self.layer}. Name another.")
-            logits = output.detach()
-            chosen = _targets(targets, logits)
-            layout = _layout_at(feature, images, self.layer)
-            grid = layout.grid(feature.detach()).float()
-            with torch.enable_grad():
-                wanted = output.gather(1, chosen).sum(dim=0).unbind()  # each image's logit depends on it alone
-            values = torch.empty((*chosen.shape, *grid.shape[2:]), device=grid.device)
-            for i, one in enumerate(wanted):
-                (gradient,) = torch.autograd.grad(one, feature, retain_graph=i + 1 < len(wanted))
-                values[:, i] = combine(grid, layout.grid(gradient).float())
-        finally:
-            taken.clear()
+        with torch.no_grad(), _tapped(place, images, begin):
+            output = logits_of(self.model(images), detach=False)
+        feature = _only(taken, self.layer)
+        if not output.requires_grad:
+            raise BadSetting(f"the logits do not depend on the layer {self.layer}. Name another.")
+        logits = output.detach()
+        chosen = _targets(targets, logits)
+        layout = _layout_at(feature, images, self.layer)
+        grid = layout.grid(feature.detach()).float()
+        with torch.enable_grad():
+            wanted = output.gather(1, chosen).sum(dim=0).unbind()  # each image's logit depends on it alone
+        values = torch.empty((*chosen.shape, *grid.shape[2:]), device=grid.device)
+        for i, one in enumerate(wanted):
+            (gradient,) = torch.autograd.grad(one, feature, retain_graph=i + 1 < len(wanted))
+            values[:, i] = combine(grid, layout.grid(gradient).float())
         return Explanation(values, logits, chosen, self.layer)
 
 
