@@ -24,6 +24,7 @@ class GoldenPair:
     kind: str
     map: np.ndarray
     mask: np.ndarray
+    instances: np.ndarray
     logits: np.ndarray
     boxes_xywh: np.ndarray
 
@@ -64,6 +65,7 @@ class Golden:
                     pair["map_kind"],
                     arrays[f"maps_{image}"][finding],
                     arrays[f"masks_{image}"][finding],
+                    arrays[f"instances_{image}"][finding],
                     arrays["lowres_logits"][self.images.index(image), finding],
                     np.array(pair["boxes"], dtype=np.float64).reshape(-1, 4),
                 )

@@ -93,3 +93,15 @@ def test_refusals_name_the_value() -> None:
         classification.auroc([1, 0], [0.1])
     with pytest.raises(ValueError, match="negatives first"):
         classification.binned_auroc(np.zeros((3, 5)))
+
+
+def test_brier_and_calibration_error_by_hand() -> None:
+    labels, scores = [1, 0, 1, float("nan"), 0], [0.9, 0.8, 0.1, 0.5, 0.0]
+    assert classification.brier(labels, scores) == pytest.approx((0.01 + 0.64 + 0.81 + 0) / 4)
+    # Of two bins: .9 and .8 with one positive of two, .1 and 0 with one of two.
+    assert classification.calibration_error(labels, scores, bins=2) == pytest.approx((0.7 + 0.9) / 4)
+    assert classification.calibration_bin([0, 0.5, 0.99, 1], bins=2).tolist() == [0, 1, 1, 1]
+    assert np.isnan(classification.brier([float("nan")], [0.3]))
+    assert np.isnan(classification.calibration_error([float("nan")], [0.3]))
+    with pytest.raises(ValueError, match="within 0-1"):
+        classification.calibration_error([1], [1.5])

@@ -76,3 +76,14 @@ def test_refusals_name_the_value() -> None:
         points.pointing_hit(good, [[0, 0, 1, 1]], convention="coco")
     with pytest.raises(ValueError, match="does not lie on a mask"):
         points.pointing_hit_mask(good, np.ones((4, 3)))
+
+
+def test_the_pointing_game_on_a_mask_allows_a_margin() -> None:
+    score_map, mask = np.zeros((30, 40), np.float32), np.zeros((30, 40), bool)
+    score_map[3, 4] = 1
+    mask[12, 16] = True  # 9 rows and 12 columns away: 15 pixels
+    assert points.pointing_hit_mask(score_map, mask) == 0
+    assert points.pointing_hit_mask(score_map, mask, margin_px=points.POINTING_GAME_MARGIN_PX) == 1
+    assert points.pointing_hit_mask(score_map, mask, margin_px=14.9) == 0
+    assert points.pointing_hit_mask(score_map, mask, margin_px=15, ties="any") == 1
+    assert np.isnan(points.pointing_hit_mask(score_map, np.zeros((30, 40)), margin_px=15))

@@ -1,4 +1,4 @@
-"""How well scores separate positives from negatives: AUROC and average precision, of images or of pixels.
+"""How well scores separate positives from negatives, of images or of pixels, and whether they are probabilities.
 
 Conventions
 -----------
@@ -10,8 +10,12 @@ Conventions
 - *Per finding*: one value a column. *Macro*: their mean where defined. *Micro*: all known (image, finding) pairs as one
   problem, ``auroc(labels.ravel(), scores.ravel())``.
 
+- *Calibration error*: bins of equal width, the last one with both its ends. It is 0 for a perfect probability only with
+  endless cases; with few, chance alone makes it larger. The Brier score has no such bias.
+
 References: Hanley and McNeil, Radiology 143, 1982 (AUROC as a probability); Davis and Goadrich, ICML 2006 (why
-precision and recall are not interpolated). The definitions are those of scikit-learn's ``roc_auc_score`` and
+precision and recall are not interpolated); Brier, Monthly Weather Review 78, 1950; Naeini et al., AAAI 2015, and Guo et
+al., ICML 2017 (expected calibration error). The definitions are those of scikit-learn's ``roc_auc_score`` and
 ``average_precision_score``.
 """
 
@@ -21,6 +25,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Values = NDArray[np.float64]
+
+CALIBRATION_BINS = 15
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> Values:
@@ -69,6 +75,44 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> Values:
     return np.divide(gained, total, out=np.full(gained.shape, np.nan), where=total > 0)
 
 
+def brier(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Brier score of all known cases: ``mean((score - label) ** 2)``; NaN where no label is known.
+
+    Raises:
+        ValueError: as for :func:`auroc`.
+    """
+    y, s = _known(labels, scores)
+    return float(((s - y) ** 2).mean()) if len(y) else float("nan")
+
+
+def calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error of all known cases: ``sum over bins of |sum of (score - label)| / cases``.
+
+    That is the mean, weighed by cases, of the gap between mean score and share of positives in each bin of equal width.
+    NaN where no label is known.
+
+    Raises:
+        ValueError: as for :func:`auroc`, or a score outside 0-1.
+    """
+    y, s = _known(labels, scores)
+    if not len(y):
+        return float("nan")
+    at = calibration_bin(s, bins=bins)
+    return float(np.abs(np.bincount(at, weights=s - y, minlength=bins)).sum() / len(y))
+
+
+def calibration_bin(scores: ArrayLike, *, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
+    """The bin of each score (case,): ``[i / bins, (i + 1) / bins)``, the last one with both its ends.
+
+    Raises:
+        ValueError: a score outside 0-1, or NaN.
+    """
+    s = np.asarray(scores, dtype=np.float64)
+    if len(s) and not (s.min() >= 0 and s.max() <= 1):  # also catches NaN
+        raise ValueError(f"a probability lies within 0-1, got {s.min()} to {s.max()}")
+    return np.minimum((s * bins).astype(np.int64), bins - 1)
+
+
 def binned_auroc(counts: NDArray[np.generic]) -> Values:
     """AUROC of binned scores, exact for the binned scores: counts (..., 2, bin), ascending -> (...).
 
@@ -112,6 +156,13 @@ def checked_labels(labels: ArrayLike, scores: ArrayLike) -> tuple[Values, Values
     if np.isnan(s[known]).any():
         raise ValueError(f"{np.isnan(s[known]).sum()} scores of known labels are NaN; every case needs a score")
     return y, s
+
+
+def _known(labels: ArrayLike, scores: ArrayLike) -> tuple[Values, Values]:
+    """Labels and scores of the known cases, flat."""
+    y, s = checked_labels(labels, scores)
+    known = ~np.isnan(y)
+    return y[known], s[known]
 
 
 def _sorted_descending(labels: ArrayLike, scores: ArrayLike) -> tuple[Values, Values, NDArray[np.bool_]]:
