@@ -1,16 +1,17 @@
-"""Masks that are not files: run lengths as COCO and others write them, and several masks as one."""
+"""Masks that are not files: run lengths as COCO and others write them, polygons, classes, several masks as one."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.path import Path as LinePath
 from PIL import Image as PillowImage
 
 from radtag.data.check import check_dataset
 from radtag.data.masks import load_masks
-from radtag.data.outlines import Runs, Union, files_of, read_outline, together, unpacked
+from radtag.data.outlines import ClassOf, Polygon, Runs, Union, files_of, read_outline, together, unpacked
 from radtag.data.table import Dataset, Record
-from radtag.errors import BadData
+from radtag.errors import BadData, UnreadableImage
 from radtag.truth import truth_of
 
 
@@ -106,3 +107,64 @@ def test_an_outline_is_truth_is_learnt_from_and_is_checked_like_a_file(tmp_path)
     kinds = {problem.kind: problem.examples for problem in check_dataset(dataset).problems}
     assert kinds["masks-of-odd-size"] == (f"{records[1].masks['nodule'].name} 3 x 2 on 4 x 6",)
     assert kinds["empty-masks"] == ("b nodule",)
+
+
+def test_a_polygon_has_the_pixels_whose_centres_it_holds():
+    # By hand: a triangle of corners (0, 0), (4, 0), (0, 4) cuts the centres (.5, 3.5), (1.5, 2.5) ... which lie on it.
+    triangle = Polygon.of((3, 5), [[0, 0], [4, 0], [0, 4]])
+    assert triangle.read().tolist() == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
+    square = Polygon.of((3, 5), [[1, 1], [3, 1], [3, 2], [1, 2]])
+    assert square.read().tolist() == [[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]]
+    other_way = Polygon.of((3, 5), [[1, 2], [3, 2], [3, 1], [1, 1]])
+    assert other_way.read().tolist() == square.read().tolist()
+    assert triangle.files == ()
+    assert triangle.name != square.name
+    assert Polygon.of((3, 5), [[1, 1], [3, 1], [3, 2], [1, 2]]) == square
+
+
+def test_a_polygon_is_cut_off_at_the_edge_and_has_no_hole_where_it_goes_round_twice():
+    beyond = Polygon.of((2, 3), [[-5, -5], [1, -5], [1, 9], [-5, 9]])
+    assert beyond.read().tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert not Polygon.of((2, 3), [[-5, -5], [-1, -5], [-1, 9]]).read().any()
+    assert not Polygon.of((2, 3), [[0, 1], [3, 1], [1, 1]]).read().any()  # a line
+    once = [[0, 0], [5, 0], [5, 5], [0, 5]]
+    inner = [[0, 0], [3, 0], [3, 3], [0, 3]]
+    assert Polygon.of((5, 5), [*once, *inner]).read().all()
+
+
+def test_a_polygon_agrees_with_another_programs():
+    rng = np.random.default_rng(3)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 40))
+    radius = rng.uniform(5, 14, 40)  # seen from one point, so that it does not cross itself
+    points = np.stack([21 + radius * np.cos(angles), 17 + radius * np.sin(angles)], axis=1).astype(np.float32)
+    rows, cols = np.mgrid[:36, :44] + 0.5
+    inside = LinePath(points).contains_points(np.stack([cols.ravel(), rows.ravel()], axis=1)).reshape(36, 44)
+    assert inside.sum() > 100
+    assert (Polygon.of((36, 44), points).read() == inside).all()
+
+
+def test_what_is_no_polygon_is_refused():
+    with pytest.raises(BadData, match="a polygon of 2 points"):
+        Polygon.of((3, 4), [[0, 0], [1, 1]])
+    with pytest.raises(BadData, match="a polygon of 3 points"):
+        Polygon.of((3, 4), [[0, 0], [1, 1], [2, float("inf")]])
+
+
+def test_one_class_of_a_file_of_palette_indices_or_gray_values(tmp_path):
+    classes = np.array([[0, 3, 255], [3, 7, 0]], dtype=np.uint8)
+    indexed = PillowImage.fromarray(classes, "P")
+    indexed.putpalette([0] * 768)  # whatever colours they have
+    indexed.save(tmp_path / "p.png")
+    PillowImage.fromarray(classes).save(tmp_path / "l.png")
+    for name in ("p.png", "l.png"):
+        three = ClassOf(tmp_path / name, 3)
+        assert read_outline(three).tolist() == [[0, 1, 0], [1, 0, 0]]
+        assert files_of(three) == (tmp_path / name,)
+    assert three.name == "l.png=3"
+    PillowImage.new("RGB", (3, 2)).save(tmp_path / "c.png")
+    with pytest.raises(UnreadableImage, match=r"c.png: it has colours \(RGB\), not numbers of classes"):
+        ClassOf(tmp_path / "c.png", 3).read()
+    (tmp_path / "broken.png").write_text("no")
+    for name in ("broken.png", "nowhere.png"):
+        with pytest.raises(UnreadableImage, match=name):
+            ClassOf(tmp_path / name, 3).read()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,8 @@ or of two fifths of the side, stay above 0.998."""
 ALIKE_CENTRED = 0.98
 """The same once the mean of all images is taken off, which all pictures of a kind share: 0.965 and 0.990 there."""
 ENOUGH_TO_CENTRE = 100  # images; the mean of a few is made of the very images compared
+_COMPANION = re.compile(r"(.+?)_(?:mask(?:_\d+)?|segmentation|superpixels)", re.IGNORECASE)
+"""Names of what lies beside an image and is none: a black mask of a healthy one, or areas it was divided into."""
 Fingerprint = NDArray[np.float32]
 Result = TypeVar("Result")
 Place = TypeVar("Place", Path, MaskSource)
@@ -572,7 +575,7 @@ def _learnable(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _unlisted(dataset: Dataset, masks: Iterable[Path]) -> Iterator[Problem]:
-    """Image files beside those of the data set that it does not name."""
+    """Image files beside those of the data set that it does not name, and that are no masks of those it does."""
     listed: dict[Path, set[str]] = defaultdict(set)
     for record in dataset.records:
         listed[record.path.parent].add(record.path.name)
@@ -585,6 +588,10 @@ def _unlisted(dataset: Dataset, masks: Iterable[Path]) -> Iterator[Problem]:
             present = os.listdir(folder)
         except OSError:
             continue
-        unlisted += sorted(str(folder / name) for name in present if name not in names and is_image_name(name))
+        stems = {os.path.splitext(name)[0] for name in present}
+        for name in sorted(present):
+            companion = _COMPANION.fullmatch(os.path.splitext(name)[0])
+            if name not in names and is_image_name(name) and not (companion and companion[1] in stems):
+                unlisted.append(str(folder / name))
     if unlisted:
         yield _problem("warning", "images-without-labels", "image[s] beside these [has|have] no labels", unlisted)

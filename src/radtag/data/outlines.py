@@ -1,4 +1,4 @@
-"""Masks that are not files: run lengths in a table or a json, or several files of one finding.
+"""Masks that are not files: run lengths or polygons in a table or a json, one class of a file, or several files as one.
 
 Where a record has a mask, it has a path or an :class:`Outline`; :func:`read_outline` reads either. An outline is a
 value: it keeps what the data set's own file says, a few kilobytes a mask, and makes pixels of it when it is read.
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from radtag.errors import BadData
+from radtag.errors import BadData, UnreadableImage
 from radtag.images import read_mask
 
 
@@ -134,6 +134,109 @@ class Runs:
 
     def _lengths(self) -> NDArray[np.int32]:
         return np.frombuffer(self.lengths, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """A closed line of points; a pixel is inside if its centre is, wherever the line goes round it.
+
+    A contour drawn by hand crosses itself now and then: what it goes round twice is inside, not a hole. A centre on the
+    line is inside at the left and the top, outside at the right and the bottom, so that neighbours share no pixel.
+
+    Args:
+        size_rc: rows and columns of the mask; what lies outside of it is cut off.
+        points_xy: float32 x, y of each point as bytes, in pixels whose first one covers 0 to 1.
+
+    Raises:
+        BadData: fewer than three points, or one that is no number.
+    """
+
+    size_rc: tuple[int, int]
+    points_xy: bytes
+
+    def __post_init__(self) -> None:
+        points = self._points()
+        if len(points) < 3 or not np.isfinite(points).all():
+            raise BadData(f"a polygon of {len(points)} points, {points[:3].tolist()} ... Give three or more numbers.")
+
+    @classmethod
+    def of(cls, size_rc: Sequence[int], points_xy: ArrayLike) -> Polygon:
+        """From numbers (point, 2)."""
+        rows, cols = map(int, size_rc)
+        return cls((rows, cols), np.asarray(points_xy, dtype=np.float32).reshape(-1, 2).tobytes())
+
+    @property
+    def name(self) -> str:
+        """The points, by content."""
+        digest = hashlib.blake2b(repr(self.size_rc).encode() + self.points_xy, digest_size=8).hexdigest()
+        return f"polygon-{digest}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
+
+    def read(self) -> NDArray[np.bool_]:
+        """(row, col) the mask."""
+        rows, cols = self.size_rc
+        x0, y0 = self._points().T.astype(np.float64)
+        x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
+        # The rows whose centre lines an edge crosses; a horizontal edge crosses none.
+        first, stop = (
+            np.clip(np.ceil(end - 0.5), 0, rows).astype(np.int64) for end in (np.minimum(y0, y1), np.maximum(y0, y1))
+        )
+        edge = np.repeat(np.arange(len(x0)), stop - first)
+        row = np.arange(len(edge)) - np.repeat(np.cumsum(stop - first) - stop, stop - first)
+        x = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
+        col = np.clip(np.ceil(x - 0.5), 0, cols).astype(np.int64)
+        turns = np.zeros((rows, cols + 1), dtype=np.int32)
+        np.add.at(turns, (row, col), np.where(y1 > y0, 1, -1)[edge])
+        return np.cumsum(turns, axis=1)[:, :cols] != 0
+
+    def _points(self) -> NDArray[np.float32]:
+        return np.frombuffer(self.points_xy, dtype=np.float32).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class ClassOf:
+    """One class of a file of classes: the pixels that have its number, be they indices into a palette or gray values.
+
+    Args:
+        path: a file of 8 bits a pixel.
+        number: of the class.
+    """
+
+    path: Path
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The file's, with the class."""
+        return f"{self.path.name}={self.number}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.path,)
+
+    def read(self) -> NDArray[np.bool_]:
+        """(row, col) the mask.
+
+        Raises:
+            UnreadableImage: a file that cannot be read, or one of colours instead of numbers.
+        """
+        from PIL import Image as PillowImage
+
+        try:
+            with PillowImage.open(self.path) as picture:
+                mode, numbers = picture.mode, np.asarray(picture)
+        except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
+            raise UnreadableImage(self.path, str(error), "Get the official file.") from error
+        if mode not in ("P", "L"):
+            raise UnreadableImage(
+                self.path, f"it has colours ({mode}), not numbers of classes", "Get the official file."
+            )
+        return np.asarray(numbers == self.number)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,12 @@ SOURCES: Mapping[str, str] = {
     "siim": "SIIM-ACR: pneumothorax, outlined to the pixel",
     "covid_radiography": "COVID-19 Radiography Database: four classes, lung masks",
     "qata_cov19": "QaTa-COV19: infection masks of COVID-19",
+    "chestx_det": "ChestX-Det: 3,578 chest X-rays, 13 findings, boxes and outlines; and ChestX-Det10",
+    "lgg": "LGG MRI: slices of 110 patients with gliomas, outlined",
+    "busi": "BUSI: 780 breast ultrasound images, lesions outlined",
+    "isic": "ISIC 2018 and 2017: skin lesions, outlined",
+    "medmnist": "MedMNIST's twelve sets of images, labels alone",
+    "voc2012": "PASCAL VOC 2012: photographs of things, for comparison",
     "phantom": "images with lesions known to the pixel, made on the spot",
 }
 
@@ -46,6 +52,11 @@ _MARKS = {
     "siim": "train-rle.csv",
     "covid_radiography": "Lung_Opacity",
     "qata_cov19": "QaTa-COV19*",
+    "chestx_det": "ChestX_Det_*.json",
+    "lgg": "TCGA_*_*_*",
+    "busi": "malignant/malignant*_mask.png",
+    "isic": "ISIC*_GroundTruth*",
+    "voc2012": "ImageSets/Main/aeroplane_train.txt",
 }
 """Of some sources, what lies in their folders and in no other's."""
 
@@ -138,7 +149,7 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
 def _likely(path: Path) -> str:
     """What may well be meant by a path alone."""
     if not path.is_dir():
-        return f"csv:{path}"
+        return f"medmnist:{path}" if path.suffix == ".npz" else f"csv:{path}"
     if (path / "table.csv").is_file():
         return f"csv:{path / 'table.csv'}"
     return f"{next((name for name, mark in _MARKS.items() if any(path.glob(mark))), 'folder')}:{path}"
