@@ -64,6 +64,19 @@ def test_a_folder_that_is_none_of_the_set_is_answered_with_what_is_missing(tmp_p
             load(f"{source}:{tmp_path}?fold=1")
 
 
+def test_every_source_is_in_the_overview_and_has_a_page():
+    docs = Path(__file__).parents[2] / "docs" / "data"
+    rows = [line for line in (docs / "index.md").read_text(encoding="utf-8").splitlines() if line.startswith("| [`")]
+    columns = {len(row.split("|")) for row in rows}
+    assert columns == {8}  # six cells between bars
+    assert all(cell.strip() for row in rows for cell in row.split("|")[1:-1])
+    named = [row.removeprefix("| [`").split(":")[0] for row in rows]
+    assert sorted(named) == sorted(SOURCES)
+    for name, row in zip(named, rows, strict=True):
+        assert f"]({name}.md)" in row
+        assert f"`{name}:" in (docs / f"{name}.md").read_text(encoding="utf-8").splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("inside", "name"),
     [
