@@ -7,6 +7,7 @@ docs/runs.md are from the definitions of the metrics and the settings of trainin
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
+from radtag.benchmark import plan
 from radtag.cli import app
 from radtag.data.augment import AugmentOptions
 from radtag.images import dicom, files, nifti, window
@@ -57,6 +59,7 @@ def pages() -> dict[Path, str]:
     """Every page that is written, or has a part that is, with its text."""
     return {
         DOCS / "cli.md": cli_page(),
+        DOCS / "benchmark.md": between(DOCS / "benchmark.md", "keys", benchmark_list()),
         DOCS / "dicom.md": reading_page(),
         DOCS / "metrics.md": between(DOCS / "metrics.md", "metrics", metrics_list()),
         DOCS / "runs.md": between(
@@ -155,7 +158,7 @@ def attributes(model: type[BaseModel]) -> dict[str, str]:
     """What the docstring's Attributes say, by name."""
     texts: dict[str, str] = {}
     for base in model.__bases__:  # what it shares with others is told there
-        if issubclass(base, BaseModel) and base is not BaseModel:
+        if issubclass(base, BaseModel) and base.model_fields:
             texts |= attributes(base)
     section = inspect.cleandoc(model.__doc__ or "").split("Attributes:\n")[1]
     names: list[str] = []
@@ -176,6 +179,35 @@ def value(what: Any) -> str:
     if isinstance(what, tuple):
         return f"`[{', '.join(f'{part:.4g}' for part in what)}]`"
     return f"`{what}`"
+
+
+# ---- docs/benchmark.md ----------------------------------------------------------------------------------------------
+
+
+def benchmark_list() -> str:
+    """The keys of a benchmark's file, table by table."""
+    tables = {
+        "At the top": plan.File,
+        "`[[source]]`": plan.Source,
+        "`[[method]]`": plan.Method,
+        '`[[prepare]]` with `act = "plant"`': plan.Plant,
+        '`[[prepare]]` with `act = "train"`': plan.Train,
+    }
+    parts = []
+    for title, model in tables.items():
+        texts = attributes(model)
+        rows = [f"### {title}", "", "| key | what it is | default |", "|---|---|---|"]
+        for name, field in model.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            shown = "required" if field.is_required() else toml(default)
+            rows.append(f"| `{name}` | {cell(texts[name])} | {shown} |")
+        parts.append("\n".join([*rows, ""]))
+    return "\n".join(parts)
+
+
+def toml(default: Any) -> str:
+    """A default as the file would have it; nothing where that is nothing."""
+    return "" if default in (None, (), {}) else f"`{json.dumps(default)}`"
 
 
 # ---- docs/dicom.md --------------------------------------------------------------------------------------------------

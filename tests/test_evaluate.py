@@ -515,7 +515,7 @@ def test_evaluations_from_before_there_were_lungs_are_read(dataset: Dataset, tag
     evaluate(tagger, with_lungs(dataset, tmp_path, one=(0, 10)), tmp_path / "new", bootstraps=0)
     shutil.copytree(tmp_path / "new", tmp_path / "old")
     with (tmp_path / "old" / "pairs.csv").open() as file:
-        lines = [line[:-2] for line in csv.reader(file)]
+        lines = [line[:-3] for line in csv.reader(file)]
     assert lines[0][-1] == "mask_share"
     with (tmp_path / "old" / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows(lines)

@@ -716,6 +716,53 @@ def compare(
     _print(result, as_json, comparison_table(result), f"-> {out / 'comparison.html'}")
 
 
+@app.command()
+def benchmark(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What to compare on what.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: the file's own.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Say how far each cell is, and do nothing.")] = False,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", metavar="NAME", help="Only cells of this data set; repeat.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", metavar="NAME", help="Only cells of this method; repeat.")
+    ] = None,
+    fold: Annotated[list[str] | None, typer.Option("--fold", metavar="FOLD", help="Only this fold; repeat.")] = None,
+    seed: Annotated[list[int] | None, typer.Option("--seed", metavar="SEED", help="Only this seed; repeat.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare methods on data sets, over folds and seeds.
+
+    Trains and evaluates every cell (data set, method, fold, seed), pools folds, compares methods in pairs, and writes
+    one page with tables and plots: benchmark.html, and the same numbers as .csv, .md, .tex and .json. What is done is
+    passed over, and what was stopped goes on. Several processes that are given the same file share the work. Cells
+    that fail are listed at the end, and the exit status is then 1. docs/benchmark.md has what stands in the file.
+
+    \b
+    Example: radtag benchmark benchmark.toml
+    """
+    _waiting_threads_sleep()
+    from radtag.benchmark import benchmark as act
+    from radtag.benchmark import chosen, read_plan, states
+
+    plan = read_plan(file, out=out)
+    cells = chosen(plan, sources=source or (), methods=method or (), folds=fold or (), seeds=seed or ())
+    if listed:
+        now = states(plan, cells)
+        lines = [f"{one.state:8} {one.cell}{f': {one.note}' if one.note else ''}" for one in now]
+        _print({"cells": [one.to_dict() for one in now]}, as_json, *lines)
+        return
+    outcome = act(plan, cells, console=_console(), bar=_progress)
+    if as_json:
+        _print(outcome.to_dict(), as_json)
+    else:
+        from radtag.report.terminal import benchmark_tables
+
+        _print({}, as_json, *benchmark_tables(outcome.value), *outcome.lines())
+    if not outcome.ok:
+        raise typer.Exit(1)
+
+
 # Below: reading options and printing; no decisions about images.
 
 

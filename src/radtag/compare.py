@@ -114,8 +114,8 @@ def comparison(
         results,
         apart,
         colours(),
-        _side_by_side(called, kept, healthy=False),
-        _side_by_side(called, kept, healthy=True),
+        side_by_side(called, kept, healthy=False),
+        side_by_side(called, kept, healthy=True),
     )
     return value
 
@@ -133,7 +133,7 @@ def _names(paths: Sequence[Path], results: Sequence[dict[str, Any]]) -> list[str
     return parents
 
 
-def _side_by_side(names: Sequence[str], kept: Sequence[list[FixedCase]], *, healthy: bool) -> list[SideBySide]:
+def side_by_side(names: Sequence[str], kept: Sequence[list[FixedCase]], *, healthy: bool) -> list[SideBySide]:
     """The cases all evaluations keep: the image as it came, then each one's map."""
     found = []
     others = [{(case.image, case.finding, case.rank): case for case in cases} for cases in kept]

@@ -128,7 +128,9 @@ def evaluate(
             if progress is not None:
                 progress(done + len(bad), len(dataset))
 
+    before = time.monotonic()
     table = PairTable.of(rows())
+    seconds = time.monotonic() - before
     if not len(table):
         first = next(iter(bad.values()), "")
         raise BadData(
@@ -141,6 +143,7 @@ def evaluate(
         "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out)},
     }
     gallery, fixed = choose_and_draw(tagger, dataset, table)
+    result["about"]["images_per_second"] = float(f"{result['about']['images'] / max(seconds, 1e-9):.3g}")
     result["about"]["minutes"] = round((time.monotonic() - started) / 60, 2)
 
     (out / "pixels.npz").unlink(missing_ok=True)  # of an earlier evaluation
@@ -438,6 +441,7 @@ class _Scorer:
             "iobb": union.iobb[0],
             "iou_boxes": union.iou[0],
             "box_iou": boxes.best_iou(truth.boxes_xyxy, np.array(tag.boxes).reshape(-1, 4)),
+            "box_share": int(union.boxes_px[0]) / map_.size,
         }
         if near is not None:
             row["pointing_network"] = points.points_in_boxes(points.first_maximum(near[None]), small, own)[0]

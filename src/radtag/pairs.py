@@ -13,6 +13,7 @@
 - poi_matched, dice, iou, precision, poi: against the true mask; mask_share: the true mask's share of the image
 - map_outside_lungs: share of the map's mass outside the data set's lung mask of the image, where it has one;
   area_outside_lungs: the same of a map spread evenly, which is the share of the image outside the lungs
+- box_share: the share of the image in the union of the true boxes
 
 In an evaluation ``inside`` the lungs, marked and the columns against the true mask count the pixels in there alone.
 """
@@ -55,10 +56,11 @@ NUMBERS = (
     "mask_share",
     "map_outside_lungs",
     "area_outside_lungs",
+    "box_share",
 )
-COLUMNS = (*TEXT, *NUMBERS[:-8], "box_iou", *NUMBERS[-8:])
-LATER = ("map_outside_lungs", "area_outside_lungs")
-"""Columns that files of the first version lack, which reads as undefined."""
+COLUMNS = (*TEXT, *NUMBERS[:-9], "box_iou", *NUMBERS[-9:])
+LATER = ("map_outside_lungs", "area_outside_lungs", "box_share")
+"""Columns that files of earlier versions lack, which reads as undefined."""
 
 Values = NDArray[np.float64]
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -103,7 +104,7 @@ class PixelCounts:
 
 
 def replicates(
-    table: PairTable, pixels: PixelCounts | None, *, bootstraps: int, seed: int
+    table: PairTable, pixels: PixelCounts | None, *, bootstraps: int, seed: int, wanted: Collection[str] | None = None
 ) -> Iterator[tuple[str, Replicates]]:
     """Every metric of the table by its key, on the data and on every draw of patients.
 
@@ -112,10 +113,20 @@ def replicates(
         pixels: of the pairs with a true mask.
         bootstraps: draws of patients, at least 1.
         seed: of the draws; tables of the same images have the same draws.
+        wanted: keys of metrics; None = all.
 
     Raises:
         BadData: no pair, or images that do not all have the same findings.
     """
+    for key, measure in _measures(table, pixels, bootstraps=bootstraps, seed=seed):
+        if wanted is None or key in wanted:
+            yield key, measure()
+
+
+def _measures(
+    table: PairTable, pixels: PixelCounts | None, *, bootstraps: int, seed: int
+) -> Iterator[tuple[str, Callable[[], Replicates]]]:
+    """Every metric of the table by its key, worked out when it is called for."""
     findings = table.findings
     count = len(findings)
     if count == 0 or len(table) % count or (table["finding"].reshape(-1, count) != np.array(findings)).any():
@@ -125,15 +136,15 @@ def replicates(
     finding = np.tile(np.arange(count), len(table) // count)
     label, score = table["label"], table["score"]
 
-    def mean(values: Values, where: NDArray[np.bool_]) -> Replicates:
-        return bootstrap.mean(values[where], finding[where], count, _rows(resampling, np.flatnonzero(where)))
+    def mean(values: Values, where: NDArray[np.bool_]) -> Callable[[], Replicates]:
+        return lambda: bootstrap.mean(values[where], finding[where], count, _rows(resampling, np.flatnonzero(where)))
 
     def grid(values: Values) -> Values:
         return values.reshape(-1, count)
 
     by_image = _rows(resampling, np.arange(0, len(table), count))
-    yield "auroc", bootstrap.ranking(grid(label), grid(score), by_image)
-    yield "average_precision", bootstrap.ranking(grid(label), grid(score), by_image, "average_precision")
+    yield "auroc", partial(bootstrap.ranking, grid(label), grid(score), by_image)
+    yield "average_precision", partial(bootstrap.ranking, grid(label), grid(score), by_image, "average_precision")
     positive, negative = label == 1, label == 0
     yield "sensitivity", mean(table["positive"], positive)
     yield "specificity", mean(1 - table["positive"], negative)
@@ -150,13 +161,14 @@ def replicates(
         boxed = np.repeat(np.arange(len(table)), [len(ious) for ious in table.box_iou])
         found = boxes.found_at_iou([iou for ious in table.box_iou for iou in ious], BOX_THRESHOLDS)
         for i, threshold in enumerate(BOX_THRESHOLDS):
-            yield f"box_{threshold:g}", bootstrap.mean(found[:, i], finding[boxed], count, _rows(resampling, boxed))
+            rows = _rows(resampling, boxed)
+            yield f"box_{threshold:g}", partial(bootstrap.mean, found[:, i], finding[boxed], count, rows)
 
     outlined = located & ~np.isnan(table["mask_share"])
     if outlined.any():
         if pixels is not None:
             number = dict(zip(patients.tolist(), resampling.row.tolist(), strict=True))
-            yield "pixel_ap", pixels.ranking(resampling, number)
+            yield "pixel_ap", partial(pixels.ranking, resampling, number)
         for name in ("poi_matched", "dice", "iou", "precision", "poi"):
             yield name, mean(table[name], outlined)
 
@@ -214,7 +226,7 @@ def differences(
     """
     whole = a.findings == b.findings and set(a["image"].tolist()) == set(b["image"].tolist())
     counts = pixels if pixels is not None and whole else (None, None)
-    a, b = _paired(a, b)
+    a, b = in_common([a, b])
     second = dict(replicates(b, counts[1], bootstraps=bootstraps, seed=seed))
     measured = {
         key: bootstrap.difference(first, second[key]).estimates()
@@ -238,33 +250,49 @@ def as_json(findings: tuple[str, ...], measured: dict[str, Estimates], *, interv
     }
 
 
-def _paired(a: PairTable, b: PairTable) -> tuple[PairTable, PairTable]:
-    """The images and findings both tables have, in a's order, with what is undefined for one undefined for both."""
-    findings = [name for name in a.findings if name in set(b.findings)]
-    at = {key: i for i, key in enumerate(zip(b["image"].tolist(), b["finding"].tolist(), strict=True))}
-    keys = list(zip(a["image"].tolist(), a["finding"].tolist(), strict=True))
-    kept = [i for i, key in enumerate(keys) if key[1] in findings and key in at]
+def in_common(tables: Sequence[PairTable]) -> list[PairTable]:
+    """The images and findings all tables have, in the first's order; what is undefined for one is so for all.
+
+    Labels, patients and truths are those of the first.
+
+    Args:
+        tables: of the same data, at least one.
+
+    Raises:
+        BadData: they share no image, or disagree about labels.
+    """
+    keys = [list(zip(table["image"].tolist(), table["finding"].tolist(), strict=True)) for table in tables]
+    at = [{key: i for i, key in enumerate(of_table)} for of_table in keys]
+    kept = [key for key in keys[0] if all(key in one for one in at)]
     if not kept:
-        raise BadData("the two evaluations share no image and finding. Compare evaluations of the same data.")
-    a, b = a.take(np.array(kept)), b.take(np.array([at[keys[i]] for i in kept]))
-    unequal = ~((a["label"] == b["label"]) | (np.isnan(a["label"]) & np.isnan(b["label"])))
-    if unequal.any():
-        i = int(np.flatnonzero(unequal)[0])
-        raise BadData(
-            f"{a['image'][i]}, {a['finding'][i]} is labelled {a['label'][i]:g} in one evaluation and {b['label'][i]:g}"
-            " in the other. Compare evaluations of the same data."
-        )
-    both = {name: np.isnan(a[name]) | np.isnan(b[name]) for name in a.numbers if name not in ("iobb", "iou_boxes")}
-    boxed = [bool(x) and len(x) == len(y) for x, y in zip(a.box_iou, b.box_iou, strict=True)]
+        few = "two " if len(tables) == 2 else ""
+        raise BadData(f"the {few}evaluations share no image and finding. Compare evaluations of the same data.")
+    taken = [table.take(np.array([one[key] for key in kept])) for table, one in zip(tables, at, strict=True)]
+    a = taken[0]
+    for b in taken[1:]:
+        unequal = ~((a["label"] == b["label"]) | (np.isnan(a["label"]) & np.isnan(b["label"])))
+        if unequal.any():
+            i = int(np.flatnonzero(unequal)[0])
+            raise BadData(
+                f"{a['image'][i]}, {a['finding'][i]} is labelled {a['label'][i]:g} in one evaluation and"
+                f" {b['label'][i]:g} in the other. Compare evaluations of the same data."
+            )
+    undefined = {
+        name: np.any([np.isnan(table[name]) for table in taken], axis=0)
+        for name in a.numbers
+        if name not in ("iobb", "iou_boxes")
+    }
+    counts = np.array([[len(ious) for ious in table.box_iou] for table in taken])
+    boxed = ((counts == counts[0]) & (counts > 0)).all(axis=0)
 
     def cut(table: PairTable) -> PairTable:
         numbers = dict(table.numbers)
-        for name, undefined in both.items():
-            numbers[name] = np.where(undefined, np.nan, numbers[name])
+        for name, missing in undefined.items():
+            numbers[name] = np.where(missing, np.nan, numbers[name])
         ious = tuple(own if has else () for own, has in zip(table.box_iou, boxed, strict=True))
         return PairTable({**table.text, "patient": a["patient"]}, numbers, ious)
 
-    return cut(a), cut(b)
+    return [cut(table) for table in taken]
 
 
 def _rows(resampling: Resampling, at: NDArray[np.int64]) -> Resampling:

@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 # Stand-ins: colours nothing else uses, replaced by the page's own.
 _INK, _FAINT, _ACCENT, _CHANCE = "#010203", "#010204", "#010205", "#010206"
 _BETTER, _WORSE = "#010207", "#010208"
+_SERIES = tuple(f"#0102{16 + i:02x}" for i in range(8))
 _VARIABLES = {
     _INK: "var(--ink-2)",
     _FAINT: "var(--rule)",
@@ -26,7 +27,10 @@ _VARIABLES = {
     _CHANCE: "var(--ink-3)",
     _BETTER: "var(--better)",
     _WORSE: "var(--worse)",
+    **{colour: f"var(--s{i})" for i, colour in enumerate(_SERIES)},
 }
+_MARKERS = "osD^vPX*"
+"""With the colours, so that methods are told apart without them."""
 
 
 def presence_plots(
@@ -153,6 +157,101 @@ def differences(
     for side in ("left", "right", "top"):
         axis.spines[side].set_visible(False)
     return _svg(figure, title)
+
+
+def groups(
+    rows: Sequence[str], series: Sequence[str], values: Sequence[Sequence[tuple[float, float, float]]], title: str
+) -> str:
+    """Values with their intervals: a group a row, in it a line a method.
+
+    Args:
+        rows: what the groups are of, as findings.
+        series: the methods.
+        values: per row and method its value, low and high; NaN = undefined.
+        title: the axis' words.
+    """
+    step = 0.8 / max(len(series), 1)
+    figure, (axis,) = _figure(1, 6.9, 0.85 + len(rows) * max(0.3, 0.155 * len(series) + 0.1))
+    for number, name in enumerate(series):
+        colour, marker = _SERIES[number % 8], _MARKERS[number % 8]
+        at = np.array([len(rows) - 1 - row + 0.4 - (number + 0.5) * step for row in range(len(rows))])
+        value, low, high = np.array([of[number] for of in values], dtype=np.float64).T
+        axis.hlines(at, low, high, color=colour, linewidth=1.7, alpha=0.5)
+        axis.scatter(value, at, s=24, color=colour, marker=marker, linewidths=0, zorder=3, label=name)
+    axis.set_yticks(np.arange(len(rows))[::-1], rows)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(-0.55, len(rows) - 0.45)
+    for edge in np.arange(len(rows) - 1) + 0.5:
+        axis.axhline(edge, color=_FAINT, linewidth=0.6)
+    axis.set_xlabel(title)
+    axis.grid(axis="x", color=_FAINT, linewidth=0.7)
+    axis.set_axisbelow(True)
+    for side in ("left", "right", "top"):
+        axis.spines[side].set_visible(False)
+    return _svg(figure, f"{title}: {', '.join(rows)}; {', '.join(series)}")
+
+
+def against_cost(
+    names: Sequence[str],
+    value: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    costs: Sequence[tuple[str, FloatArray]],
+    title: str,
+) -> str:
+    """A number against what it costs, a panel a cost.
+
+    Args:
+        names: (method,)
+        value: (method,) the number.
+        low: (method,) its lower limit.
+        high: (method,) its upper limit.
+        costs: of each panel the axis' words, and (method,) values; NaN = unknown.
+        title: the words of the upright axis.
+    """
+    figure, axes = _figure(len(costs), 3.6 * len(costs), 2.9)
+    for axis, (words, cost) in zip(axes, costs, strict=True):
+        known = ~np.isnan(cost)
+        for number in np.flatnonzero(known).tolist():
+            colour, marker = _SERIES[number % 8], _MARKERS[number % 8]
+            axis.vlines(cost[number], low[number], high[number], color=colour, linewidth=1.7, alpha=0.5)
+            axis.scatter(
+                cost[number], value[number], s=36, color=colour, marker=marker, linewidths=0, zorder=3,
+                clip_on=False, label=names[number],
+            )  # fmt: skip
+        own = cost[known]
+        if len(own) and own.min() > 0 and own.max() / own.min() > 8:
+            axis.set_xscale("log")
+        elif len(own):
+            axis.set_xlim(0, own.max() * 1.15 if own.max() > 0 else 1)
+        axis.set(xlabel=words, ylabel=title)
+        axis.grid(color=_FAINT, linewidth=0.5, alpha=0.6)
+        axis.set_axisbelow(True)
+        for side in ("right", "top"):
+            axis.spines[side].set_visible(False)
+    return _svg(figure, f"{title} against {' and '.join(words for words, _ in costs)}")
+
+
+def key_of(series: Sequence[str]) -> list[tuple[str, str]]:
+    """For a legend in the page's own words: of each method its mark, as a small picture, and its name."""
+    shapes = {
+        "o": '<circle cx="6" cy="6" r="4.4"/>',
+        "s": '<rect x="2" y="2" width="8" height="8"/>',
+        "D": '<path d="M6 1 11 6 6 11 1 6z"/>',
+        "^": '<path d="M6 1.5 11 10.5 1 10.5z"/>',
+        "v": '<path d="M6 10.5 11 1.5 1 1.5z"/>',
+        "P": '<path d="M4 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z"/>',
+        "X": '<path d="M3.5 1 6 3.5 8.5 1 11 3.5 8.5 6 11 8.5 8.5 11 6 8.5 3.5 11 1 8.5 3.5 6 1 3.5z"/>',
+        "*": '<path d="M6 .5 7.5 4.3 11.6 4.5 8.4 7 9.5 11 6 8.7 2.5 11 3.6 7 .4 4.5 4.5 4.3z"/>',
+    }
+    return [
+        (
+            f'<svg width="12" height="12" viewBox="0 0 12 12" fill="var(--s{i % 8})" aria-hidden="true">'
+            f"{shapes[_MARKERS[i % 8]]}</svg>",
+            name,
+        )
+        for i, name in enumerate(series)
+    ]
 
 
 def _figure(columns: int, width_in: float, height_in: float) -> tuple[Any, list[Any]]:

@@ -55,6 +55,26 @@ def comparison_table(value: Mapping[str, Any], metrics: Sequence[str] = MAIN, *,
     return table
 
 
+def benchmark_tables(value: Mapping[str, Any]) -> list[Table]:
+    """A table per source: a row per method, a column per metric, with its rank after a number sign.
+
+    Args:
+        value: content of ``benchmark.json``.
+    """
+    tables = []
+    for source, of in value["sources"].items():
+        table = _table(source, *(BY_KEY[key].title for key in of["metrics"]))
+        for method, one in of["methods"].items():
+            cells = []
+            for key in of["metrics"]:
+                entry = one["total"][key]
+                ranked = f" #{entry['rank']}" if entry["rank"] is not None else ""
+                cells.append(_cell(entry, percent=key in PERCENT) + ranked)
+            table.add_row(method, *cells)
+        tables.append(table)
+    return tables
+
+
 def _table(first: str, *others: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column(first, no_wrap=True)

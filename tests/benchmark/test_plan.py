@@ -1,0 +1,173 @@
+"""A benchmark's file: what it comes to, and what is said of one that will not do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from radtag.benchmark.plan import read_plan
+from radtag.benchmark.work import chosen
+from radtag.errors import BadSetting
+
+WHOLE = """
+title = "Two methods"
+out = "${OUT:-results}"
+seeds = [3, 4]
+metrics = ["pointing", "auroc"]
+
+[settings]
+preset = "small"
+size_px = 64
+backbone = { name = "test_resnet", channels = 1 }
+start_from = "{first}"
+
+[[prepare]]
+name = "painted"
+act = "plant"
+source = "nih14:${NIH14}?fold={fold}"
+only = ["train"]
+seed = "{fold}"
+kinds = ["nodule", "mass"]
+
+[[prepare]]
+name = "once"
+like = "painted"
+source = "folder:healthy"
+seed = 9
+
+[[prepare]]
+name = "first"
+act = "train"
+method = "pylon"
+source = "csv:{once}"
+
+[[source]]
+name = "NIH 14"
+spec = "nih14:${NIH14}?fold={fold}"
+also = ["csv:{painted}"]
+folds = [0, 1]
+
+[[method]]
+name = "PYLON"
+method = "pylon"
+settings = { options.pool = "lse", epochs = 2 }
+
+[[method]]
+name = "PYLON, mirrored"
+runs_of = "PYLON"
+tta = "flip"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NIH14", "/data/nih")
+    monkeypatch.delenv("OUT", raising=False)
+    path = tmp_path / "b.toml"
+    path.write_text(WHOLE)
+    return path
+
+
+def test_a_file_is_its_cells(file: Path):
+    plan = read_plan(file)
+    cells = plan.cells()
+    assert [str(cell) for cell in cells[:3]] == [
+        "NIH 14, PYLON, fold 0, seed 3",
+        "NIH 14, PYLON, fold 0, seed 4",
+        "NIH 14, PYLON, fold 1, seed 3",
+    ]
+    assert len(cells) == 8
+    assert plan.folder(cells[0]) == Path("results/cells/NIH_14/PYLON/fold0-seed3")
+    assert plan.run_cell(cells[-1]) == cells[3]  # the same fold and seed of the method whose runs are taken
+
+
+def test_places_are_filled_in(file: Path):
+    plan = read_plan(file)
+    cell = plan.cells()[2]
+    assert plan.filled(cell.source.spec, cell) == "nih14:/data/nih?fold=1"
+    assert plan.filled(cell.source.also, cell) == ("csv:results/prepared/painted-fold1/table.csv",)
+    settings = plan.method_settings(cell)
+    # A step without a fold in it is made once for all folds; the method's settings are on top of the file's.
+    assert settings.start_from == "results/prepared/first"  # type: ignore[attr-defined]
+    assert (settings.seed, settings.size_px, settings.epochs) == (3, 64, 2)  # type: ignore[attr-defined]
+    assert settings.batch_size == 16  # of the preset
+    assert plan.needed(plan.content.settings) == ["once", "first"]
+
+
+def test_a_step_like_another_has_its_values(file: Path):
+    painted, once = read_plan(file).content.prepare[:2]
+    assert (once.kinds, once.only) == (painted.kinds, painted.only) == (("nodule", "mass"), ("train",))  # type: ignore[union-attr]
+    assert (once.source, once.seed) == ("folder:healthy", 9)
+
+
+def test_out_and_cells_may_be_chosen(file: Path, tmp_path: Path):
+    plan = read_plan(file, out=tmp_path / "else")
+    assert plan.out == tmp_path / "else"
+    assert [str(one) for one in chosen(plan, methods=["PYLON"], folds=["1"], seeds=[4])] == [
+        "NIH 14, PYLON, fold 1, seed 4"
+    ]
+    with pytest.raises(BadSetting, match=r"has no method PYLO\. Did you mean PYLON\?"):
+        chosen(plan, methods=["PYLO"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("seeds = [3, 4]", "seed = [3, 4]", "there is no key seed. Did you mean seeds?"),
+        ("seeds = [3, 4]", "seeds = [3, 3]", "seeds: a seed is named twice."),
+        ('tta = "flip"', 'tta = "flop"', "[[method]] PYLON, mirrored: tta = 'flop': Input should be 'none' or 'flip'"
+         ". Did you mean flip?"),
+        ('tta = "flip"', 'explain = "gradcam+"', "Did you mean gradcam++?"),
+        ('tta = "flip"', "ttaa = 1", "[[method]] PYLON, mirrored: there is no key ttaa. Did you mean tta?"),
+        ('method = "pylon"\nsettings', 'method = "pylonn"\nsettings',
+         "[[method]] PYLON: method = 'pylonn': there is no method 'pylonn'. Did you mean pylon?"),
+        ("epochs = 2", "epoch = 2",
+         "[[method]] PYLON (with [settings]): there is no setting epoch. Did you mean epochs?"),
+        ("epochs = 2", "epochs = 0", "setting epochs = 0: Input should be greater than or equal to 1."),
+        ("epochs = 2", "seed = 2", "[[method]] PYLON (with [settings]): settings.seed is not a setting here."),
+        ('channels = 1 }', 'weights = "timm" }', "settings have backbone.weights = 'timm' and start_from"),
+        ('metrics = ["pointing"', 'main = "dice"\nmetrics = ["pointing"', "main = 'dice': it is none of metrics."),
+        ('"pointing", "auroc"', '"pointing", "aurok"', "metrics: there is no metric 'aurok'. Did you mean auroc?"),
+        ("folds = [0, 1]", "", "[[source]] NIH 14: {fold} is used, and folds is missing."),
+        ('spec = "nih14:${NIH14}?fold={fold}"', 'spec = "nih14:${NIH14}"',
+         "neither spec, splits nor split_seed says {fold}"),
+        ('spec = "nih14:$', 'spec = "nih4:$', "[[source]] NIH 14: spec = "),
+        ('also = ["csv:{painted}"]', 'also = ["csv:{paintd}"]',
+         "[[source]] NIH 14: {paintd} is no step above it. Did you mean painted?"),
+        ('runs_of = "PYLON"', 'runs_of = "CAM"', "[[method]] PYLON, mirrored: runs_of = 'CAM' is no method above it"),
+        ('runs_of = "PYLON"', 'runs_of = "PYLON"\nrun = "x"',
+         "give one of method, runs_of and run, not runs_of and run."),
+        ('name = "PYLON, mirrored"', 'name = "PYLON"', "[[method]] PYLON: another has this name"),
+        ('like = "painted"', 'like = "paint"',
+         "[[prepare]] once: like = 'paint' is no step above it. Did you mean painted?"),
+        ('"nodule", "mass"', '"nodule", "masse"',
+         "[[prepare]] painted: kinds: there is no lesion 'masse'. Did you mean mass?"),
+        ("${NIH14}?fold={fold}\"\nonly", "${NIH}?fold={fold}\"\nonly",
+         "prepare: ${NIH} in 'nih14:${NIH}?fold={fold}' is not set."),
+        ("[settings]", "[settings", "is not TOML:"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(file: Path, old: str, new: str, told: str):
+    assert old in WHOLE
+    file.write_text(WHOLE.replace(old, new, 1))
+    with pytest.raises(BadSetting) as refused:
+        read_plan(file)
+    assert str(refused.value).startswith(str(file))
+    assert told in str(refused.value)
+
+
+def test_the_file_of_chestxray14_is_whole(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NIH14", "nih")
+    monkeypatch.setenv("COVID", "covid")
+    plan = read_plan(root / "runs" / "nih14.toml")
+    cells = plan.cells()
+    assert {cell.fold for cell in cells} == {"0", "1", "2", "3"}
+    cell = next(one for one in cells if one.method.name == "PYLON" and one.fold == "2")
+    assert plan.needed(cell.source.model_dump()) == ["planted"]
+    step = plan.filled(plan.steps["planted"].model_dump(), cell)
+    assert (step["source"], step["seed"], step["share"], step["only"]) == ("nih14:nih?fold=2", "2", 0.6, ("train",))
+    assert plan.needed(plan.content.settings) == ["covid9", "covid10", "covid11", "first"]
+    settings = plan.method_settings(cell)
+    assert (settings.epochs, settings.lr, settings.batch_size, settings.size_px) == (5, 4e-4, 8, 256)  # type: ignore[attr-defined]
+    assert settings.options == {"pool": "lse", "sharpness": 5}

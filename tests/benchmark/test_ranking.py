@@ -1,0 +1,230 @@
+"""Tables of methods whose evaluations are made up, every number worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from radtag.benchmark.ranking import Entrant, rank
+from radtag.metrics import significance
+from radtag.pairs import PairTable
+from radtag.report.benchmark import main_metric, write_benchmark
+from radtag.report.page import Colours
+from radtag.report.tables import as_csv, as_latex, as_markdown, comparisons_csv
+
+FINDINGS = ("nodule", "effusion")
+IMAGES = 40
+
+
+@pytest.fixture
+def entrant(tmp_path: Path) -> Callable[..., Entrant]:
+    def made(name: str, *hits: Sequence[Sequence[float]], minutes: float = 2.0, speed: float = 4.0) -> Entrant:
+        """A method by its hits, (finding, image) of 1 and 0, once a seed; every image has both findings."""
+        folders = {}
+        for seed, of_seed in enumerate(hits):
+            folder = tmp_path / name / str(seed) / "evaluation"
+            PairTable.of(
+                {
+                    "image": f"{image}.png",
+                    "patient": f"p{image}",
+                    "split": "test",
+                    "finding": finding,
+                    "label": 1.0,
+                    "score": 0.5,
+                    "positive": 1.0,
+                    "located": 1.0,
+                    "pointing": of_seed[number][image],
+                    "box_share": (image + 1) / 100,
+                }
+                for image in range(IMAGES)
+                for number, finding in enumerate(FINDINGS)
+            ).write(folder / "pairs.csv")
+            about = {
+                "data": "made up", "split": "test", "images": IMAGES, "notes": [f"of {name}"], "hardware": "cpu",
+                "images_per_second": speed, "card": {"minutes": minutes}, "minutes": 0.1,
+            }  # fmt: skip
+            metrics = {"findings": {}, "micro": {}, "macro": {}, "about": about}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+            folders[seed] = folder
+        return Entrant(name, folders, [folder.parent for folder in folders.values()])
+
+    return made
+
+
+def hits(first: int, second: int) -> list[list[float]]:
+    """So many hits of each finding, the first images of each."""
+    return [[float(image < n) for image in range(IMAGES)] for n in (first, second)]
+
+
+def test_values_ranks_and_differences(entrant: Callable[..., Entrant]):
+    found = rank(
+        [entrant("good", hits(36, 32)), entrant("same", hits(36, 31)), entrant("bad", hits(8, 4))],
+        ["auroc", "pointing"],
+        bootstraps=50,
+    )
+    assert found["metrics"] == ["pointing"]  # all labels are 1: the AUROC is undefined for all
+    methods = found["methods"]
+    numbers = {name: one["total"]["pointing"] for name, one in methods.items()}
+    assert [numbers[name]["value"] for name in numbers] == pytest.approx([0.85, (0.9 + 31 / 40) / 2, 0.15])
+    assert [numbers[name]["rank"] for name in numbers] == [1, 1, 3]
+    assert methods["bad"]["findings"]["effusion"]["pointing"]["value"] == pytest.approx(0.1)
+    assert [one["mean_rank"] for one in methods.values()] == [1, 1, 3]
+    assert found["draws"] == 240  # three pairs of methods: 4 * 3 / 0.05
+    assert (found["images"], found["patients"], found["left_out"], found["total"]) == (40, 40, 0, "macro")
+    rows = {(row["a"], row["b"]): row for row in found["comparisons"] if row["finding"] is None}
+    assert list(rows) == [("good", "same"), ("good", "bad"), ("same", "bad")]
+    assert rows["good", "bad"]["value"] == pytest.approx(0.7)
+    assert rows["good", "bad"]["p"] == pytest.approx(2 / 241)  # no draw on the other side
+    assert rows["good", "bad"]["p_holm"] == pytest.approx(6 / 241)
+    assert rows["good", "bad"]["significant"]
+    assert not rows["good", "same"]["significant"]
+    assert rows["good", "same"]["low"] == 0  # one image apart, which a draw may lack
+
+
+def test_fewer_is_better_where_it_is(entrant: Callable[..., Entrant]):
+    found = rank([entrant("sure", hits(40, 40)), entrant("unsure", hits(40, 40))], ["brier"], bootstraps=50)
+    assert {name: one["total"]["brier"]["rank"] for name, one in found["methods"].items()} == {"sure": 1, "unsure": 1}
+    row = found["comparisons"][0]
+    assert (row["value"], row["p"], row["significant"]) == (0, 1, False)
+
+
+def test_lesions_by_size(entrant: Callable[..., Entrant]):
+    # Boxes of 1 to 40 % of the image, both findings alike: thirds end at 14 % and at 27 %.
+    found = rank([entrant("small ones", hits(14, 14))], ["pointing"], bootstraps=20)
+    assert found["size_edges"] == pytest.approx(np.quantile(np.repeat(np.arange(1, 41) / 100, 2), [1 / 3, 2 / 3]))
+    sizes = found["methods"]["small ones"]["sizes"]["pointing"]
+    assert {name: (one["value"], one["n"]) for name, one in sizes.items()} == {
+        "small": (1.0, 28), "middle": (0.0, 26), "large": (0.0, 26),
+    }  # fmt: skip
+
+
+def test_several_seeds_are_averaged_and_their_spread_is_said(entrant: Callable[..., Entrant]):
+    found = rank(
+        [entrant("two", hits(40, 40), hits(20, 20)), entrant("one", hits(30, 30))], ["pointing"], bootstraps=80
+    )
+    entry = found["methods"]["two"]["total"]["pointing"]
+    assert entry["value"] == pytest.approx(0.75)
+    assert entry["spread"] == pytest.approx(math.sqrt(0.125))  # of 1 and 0.5
+    # A draw takes one of two seeds, so the interval reaches from about one to the other.
+    assert entry["high"] == 1
+    assert entry["low"] < 0.5
+    assert found["methods"]["one"]["total"]["pointing"]["spread"] is None
+    assert not found["comparisons"][0]["significant"]
+    assert found["methods"]["two"]["seeds"] == [0, 1]
+
+
+def test_a_pair_that_one_method_lacks_counts_for_none(entrant: Callable[..., Entrant]):
+    lacking = hits(40, 40)
+    lacking[0][0] = lacking[0][1] = float("nan")
+    found = rank([entrant("whole", hits(20, 40)), entrant("lacking", lacking)], ["pointing"], bootstraps=20)
+    assert found["methods"]["whole"]["findings"]["nodule"]["pointing"]["value"] == pytest.approx(18 / 38)
+    assert found["methods"]["whole"]["findings"]["nodule"]["pointing"]["n"] == 38
+
+
+def test_cost_is_of_a_run_and_of_all_images(entrant: Callable[..., Entrant]):
+    found = rank([entrant("slow", hits(4, 4), hits(4, 4), minutes=7.5, speed=0.5)], ["pointing"], bootstraps=10)
+    cost = {"training_minutes": 7.5, "images_per_second": 0.5, "hardware": ["cpu"]}
+    assert found["methods"]["slow"]["cost"] == cost
+
+
+@pytest.fixture
+def value(entrant: Callable[..., Entrant]) -> dict:
+    found = rank(
+        [entrant("A & B_1", hits(36, 32)), entrant("<bad>", hits(8, 4), minutes=0.1)],
+        ["pointing", "brier"],
+        bootstraps=50,
+    )
+    return {
+        "title": "Made <up>",
+        "metrics": ["pointing", "brier"],
+        "main": None,
+        "level": 0.05,
+        "sources": {"one": {**found, "missing": {"third": "1 of 2 cells are not done"}}},
+        "problems": [],
+        "cells": [
+            {"source": "one", "method": "third", "fold": None, "seed": 0, "state": "failed", "note": "no <memory>"}
+        ],
+        "about": {"file": "b.toml", "version": "0", "date": "2026-01-01", "bootstraps": 50, "seeds": [0]},
+    }
+
+
+def test_csv(value: dict):
+    rows = list(csv.DictReader(io.StringIO(as_csv(value))))
+    assert len(rows) == 2 * 3 * 2  # methods, all findings and each, numbers
+    first = rows[0]
+    assert (first["source"], first["method"], first["finding"], first["metric"]) == ("one", "A & B_1", "", "pointing")
+    assert float(first["value"]) == pytest.approx(0.85)
+    assert (first["n"], first["rank"], first["spread"], first["seeds"], first["training_minutes"]) == (
+        "2", "1", "", "1", "2.0",
+    )  # fmt: skip
+    apart = list(csv.DictReader(io.StringIO(comparisons_csv(value))))
+    assert (apart[0]["a"], apart[0]["b"], apart[0]["significant"]) == ("A & B_1", "<bad>", "1")
+    assert float(apart[0]["value"]) == pytest.approx(0.7)
+
+
+def test_markdown(value: dict):
+    lines = as_markdown(value).splitlines()
+    assert "| method | Pointing accuracy | Brier score ↓ | mean rank | training, minutes | images/s |" in lines
+    row = next(line for line in lines if line.startswith("| A & B_1"))
+    span = r"\(0\.\d{3}-0\.\d{3}\)"
+    assert re.fullmatch(rf"\| A & B_1 \| \*\*0\.850\*\* {span} #1 \| \*\*0\.250\*\* {span} #1 \| 1 \| 2 \| 4 \|", row)
+    assert "- third: 1 of 2 cells are not done." in lines
+
+
+def test_latex(value: dict):
+    text = as_latex(value)
+    assert r"A \& B\_1 & \textbf{0.850} {\scriptsize (0." in text
+    assert r"\textless{}bad\textgreater{} & 0.150 {\scriptsize (0." in text
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
+    assert text.count("{") == text.count("}")
+    row = next(line for line in text.splitlines() if "textbf" in line)
+    assert row.count(" & ") == 5  # a method and five numbers
+
+
+def test_the_page_says_who_is_first_and_what_failed(value: dict, tmp_path: Path):
+    assert main_metric(value, value["sources"]["one"]) == "pointing"
+    write_benchmark(tmp_path / "b.html", value, Colours("#00f", "#fff", ("#000", "#fff")), {})
+    page = (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "one: A &amp; B_1 is first in Pointing accuracy with 0.850 (" in page
+    assert "ahead of every other method." in page
+    assert "no &lt;memory&gt;" in page
+    assert "<bad>" not in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing from elsewhere
+    assert page.count('<svg class="plot"') == 3  # against cost, per finding, by size
+
+
+def test_p_values():
+    assert significance.p_value([1, 2, 3, -1]) == pytest.approx(4 / 5)  # one of four beyond: 2 * (1 + 1) / (1 + 4)
+    assert significance.p_value([1.0] * 99) == pytest.approx(2 / 100)
+    assert significance.p_value([0.0] * 9) == 1
+    assert significance.p_value([math.nan, 1, 1, 1]) == pytest.approx(2 / 4)
+    assert math.isnan(significance.p_value([math.nan]))
+
+
+def test_holm():
+    # Sorted .01 .02 .03 .04 times 4 3 2 1 = .04 .06 .06 .04, which may not fall.
+    assert significance.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert significance.holm([0.5, 0.9]) == pytest.approx([1, 1])
+    corrected = significance.holm([math.nan, 0.01, 0.02])
+    assert corrected[1:] == pytest.approx([0.02, 0.02])  # of two, not of three
+    assert math.isnan(corrected[0])
+
+
+def test_ranks_have_ties():
+    # A is better than C; B cannot be told from either.
+    better = [[False, False, True, False], [False] * 4, [False] * 4, [False] * 4]
+    assert significance.ranks(better, [True, True, True, False]) == [1, 1, 2, None]
+
+
+def test_enough_replicates_for_holms_first_step():
+    for comparisons in (1, 3, 66):
+        draws = significance.enough_replicates(comparisons)
+        assert significance.holm([2 / (1 + draws)] * comparisons)[0] < 0.05 / 2 + 1e-9

@@ -1,0 +1,166 @@
+"""Cells are done once, by whoever comes first; what fails is said, and the others go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from rich.console import Console
+
+from radtag.benchmark import benchmark, chosen, read_plan, states
+from radtag.cli import main
+
+FILE = """
+out = "{out}"
+metrics = ["pointing", "auroc"]
+bootstraps = 20
+[settings]
+preset = "small"
+size_px = 64
+batch_size = 8
+epochs = {epochs}
+backbone = {{ name = "test_resnet", weights = "none" }}
+[[source]]
+name = "squares"
+spec = "csv:{data}"
+[[method]]
+name = "CAM"
+method = "cam"
+[[method]]
+name = "CAM, mirrored"
+runs_of = "CAM"
+tta = "flip"
+[[method]]
+name = "gone"
+run = "{out}/nothing"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RADTAG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twenty images of noise with a bright square where the finding is, and its box."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows, boxes = [], []
+    for i in range(20):
+        pixels = random.integers(60, 100, (64, 72))
+        if i % 2:
+            pixels[8:24, 10:26] += 120
+            boxes.append([f"{i}.png", "square", 10, 8, 26, 24])
+        PIL.Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+        rows.append([f"{i}.png", i, "train" if i < 8 else "val" if i < 12 else "test", i % 2])
+    for name, head, lines in (
+        ("table.csv", ["image", "patient", "split", "square"], rows),
+        ("boxes.csv", ["image", "finding", "x1", "y1", "x2", "y2"], boxes),
+    ):
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows([head, *lines])
+    return folder
+
+
+def write(tmp_path: Path, data: Path, *, epochs: int = 1, less: str = "") -> Path:
+    file = tmp_path / "b.toml"
+    text = FILE.format(out=tmp_path / "out", data=data, epochs=epochs)
+    file.write_text(text.split(less)[0] if less else text)
+    return file
+
+
+def test_one_failure_is_said_and_the_others_go_on(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]):
+    file = write(tmp_path, data)
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", str(file)])
+    assert end.value.code == 1
+    told = capsys.readouterr()
+    assert "2 of 3 cells done" in told.out
+    assert f"failed: squares, gone, seed 0: {tmp_path}/out/nothing is not a run" in told.out
+    for name in ("benchmark.html", "benchmark.json", "benchmark.csv", "benchmark.md", "benchmark.tex"):
+        assert (tmp_path / "out" / name).is_file(), name
+    value = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert list(value["sources"]["squares"]["methods"]) == ["CAM", "CAM, mirrored"]
+    assert value["sources"]["squares"]["missing"] == {"gone": "1 of 1 cells are not done"}
+    assert value["sources"]["squares"]["images"] == 8
+
+    # A second call does nothing that is done, and tries again what failed.
+    run = tmp_path / "out/cells/squares/CAM/seed0/run/weights.safetensors"
+    before = run.stat().st_mtime_ns
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(file), "--json"])
+    again = capsys.readouterr()
+    assert run.stat().st_mtime_ns == before
+    assert [cell["state"] for cell in json.loads(again.out)["cells"]] == ["done", "done", "failed"]
+    assert "squares, CAM" not in again.err
+    assert "squares, gone, seed 0: evaluating" in again.err
+
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", str(file), "--list", "--method", "gone"])
+    assert not end.value.code
+    assert re.fullmatch(r"failed   squares, gone, seed 0: .*nothing is not a run.*\n", capsys.readouterr().out)
+
+
+def test_what_was_made_otherwise_is_not_taken_up(tmp_path: Path, data: Path):
+    quiet = Console(quiet=True)
+    plan = read_plan(write(tmp_path, data, less='[[method]]\nname = "CAM, m'))
+    assert benchmark(plan, console=quiet).ok
+    plan = read_plan(write(tmp_path, data, epochs=2, less='[[method]]\nname = "CAM, m'))
+    assert [one.state for one in states(plan)] == ["trained"]
+    outcome = benchmark(plan, chosen(plan), console=quiet)
+    assert not outcome.ok
+    assert "was made otherwise: settings.epochs was 1, now 2. Give another out, or remove" in outcome.states[0].note
+
+
+def test_killed_in_the_middle_and_taken_up_by_two(tmp_path: Path, data: Path):
+    file = write(tmp_path, data, epochs=3, less='[[method]]\nname = "gone"')
+    answer = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("shared.py")), str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    found = json.loads(answer.stdout.splitlines()[-1])
+    assert found["seen"] == ["running", "begun"]
+    assert found["after"] == ["begun", "begun"]  # its lock went with it
+    assert found["ends"] == [0, 0]
+    killed, *two = found["told"]
+    assert "CAM, seed 0: training" in killed
+    # Each thing was done by one of the two, and training went on where it had been.
+    both = "".join(two)
+    assert both.count("CAM, seed 0: training") == 1
+    assert "going on after epoch" in both
+    assert both.count(": evaluating") == 2
+    assert [one.state for one in states(read_plan(file))] == ["done", "done"]
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch):
+    text = re.findall(r"```toml\n(.*?)```", (root / "docs" / "benchmark.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    # Its sizes are for a reader; these are for a test.
+    for old, new in {
+        "phantom:1000?side=128": "phantom:60?side=64",
+        "size_px = 128": "size_px = 64",
+        "epochs = 20": "epochs = 1",
+        "seeds = [0, 1]": "seeds = [0]\nbootstraps = 20",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    Path("benchmark.toml").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", "benchmark.toml"])
+    assert not end.value.code
+    value = json.loads(Path("benchmark/benchmark.json").read_text())
+    assert list(value["sources"]["phantoms"]["methods"]) == ["CAM", "PYLON", "PYLON, mirrored", "CAM, Grad-CAM++"]
+    assert value["sources"]["phantoms"]["metrics"] == ["pointing", "auroc", "dice"]
