@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Torch in every test process: one thread each, so that two processes fit two cores.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 
-.PHONY: demo test lint docs readme clean
+.PHONY: demo test lint docs docs-site readme clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -15,6 +15,7 @@ help:
 	@echo "make demo   phantoms -> train CAM and PYLON -> tag -> evaluate -> demo/report.html, a few minutes on a laptop"
 	@echo "make test   formatting, lint, types, import contract, tests"
 	@echo "make docs   write what the documentation takes from the code anew"
+	@echo "make docs-site  the same, and docs/ as a site in site/ (open site/index.html)"
 	@echo "make readme give the README's commands and write their output and pictures into it (some minutes)"
 	@echo "make clean  remove .venv, demo/ and caches"
 
@@ -33,13 +34,17 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python docs/write_pages.py
 
+# A warning (a link that leads nowhere, a page in no menu) ends it; so it does in a test.
+docs-site: docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # Some minutes: the README's commands and pictures, from what they give.
 readme: demo
 	$(BIN)/python docs/run_readme.py
 	$(BIN)/python docs/draw_images.py demo
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Python 3.11 or 3.12, in this order; a name that exists and does not run (pyenv's shims) is passed over.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import re
 import shlex
@@ -96,6 +97,31 @@ def test_python_examples_run(page: Path, walked: Path, monkeypatch: pytest.Monke
     assert found
     for number, text in enumerate(found):
         exec(compile(text, f"{page.name}, example {number + 1}", "exec"), names)
+
+
+def test_the_tutorial_runs_from_images_to_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RADTAG_CACHE", str(tmp_path / "cache"))
+    names: dict[str, object] = {}
+    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    assert "phantom:500?side=96" in text
+    blocks = re.findall(
+        r"```(python|console)\n(.*?)```", text.replace("phantom:500?side=96", "phantom:80?side=64"), re.DOTALL
+    )
+    for number, (kind, block) in enumerate(blocks):
+        if kind == "python":
+            exec(compile(block, f"tutorial.md, block {number + 1}", "exec"), names)
+            continue
+        words = shlex.split(block.splitlines()[0].removeprefix("$ radtag "))
+        with pytest.raises(SystemExit) as end:
+            main([SMALLER.get(before, word) for before, word in zip(["", *words], words, strict=False)])
+        assert not end.value.code, block
+    for made in ("tags/tags.csv", "evaluation/first/report.html", "proposed/check.html", "runs/student/card.md"):
+        assert (tmp_path / made).is_file(), made
+    rows = list(csv.DictReader((tmp_path / "verdicts.csv").open(newline="")))
+    proposed = {row["image"]: row for row in csv.DictReader((tmp_path / "proposed/table.csv").open(newline=""))}
+    assert rows
+    assert all(proposed[row["image"]][f"mask:{row['finding']}"] == "" for row in rows)
 
 
 def test_the_example_of_a_source_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

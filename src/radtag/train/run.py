@@ -51,7 +51,8 @@ class Run:
         path: the folder.
         settings: as resolved for training.
         findings: names, in the order of the model's outputs.
-        mean, sd: normalisation on the 0-1 scale.
+        mean: of the pixels on the 0-1 scale, for normalisation.
+        sd: their standard deviation.
         grids: where the cells of each finding's map were measured to look, in pixels of the network's input.
         calibration: of scores and maps, from validation images.
         card: what data, what numbers, what limits.
