@@ -55,7 +55,7 @@ for set in "${@:-planted}"; do
         pylon) settings=(pylon --preset small --epochs "$EPOCHS" --set options.pool=lse --set options.sharpness=2) ;;
         cam_avg) settings=(cam --preset small --epochs "$EPOCHS" --set options.pool=avg) ;; # Grad-CAM's map is this one's
         esac
-        radtag train "${settings[0]}" "$source" --out "$OUT/$set/$method" "${WEIGHTS[@]}" "${settings[@]:1}" "${also[@]}" "${only[@]}"
-        radtag evaluate "$OUT/$set/$method" "$source" --out "$OUT/$set/$method/evaluation" "${also[@]}" "${only[@]}"
+        radtag train "${settings[0]}" "$source" --out "$OUT/$set/$method" "${WEIGHTS[@]}" "${settings[@]:1}" ${also[@]+"${also[@]}"} ${only[@]+"${only[@]}"}
+        radtag evaluate "$OUT/$set/$method" "$source" --out "$OUT/$set/$method/evaluation" ${also[@]+"${also[@]}"} ${only[@]+"${only[@]}"}
     done
 done

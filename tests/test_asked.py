@@ -74,3 +74,18 @@ def test_what_nobody_has_has_no_row():
 
 def test_one_finding_is_never_the_wrong_one():
     assert asked(table(("p1", (1,), (0.5,)))) == {}
+
+
+def test_a_column_that_says_normal_is_no_disease():
+    rows = []
+    for number, (sick, normal, one, other) in enumerate([(1, 0, 0.5, 0.25), (0, 1, 0.0625, 0.125), (0, 0, 0.25, 0.5)]):
+        for finding, label, amount in (("a", sick, one), ("b", 0, other), ("No Finding", normal, 0.0)):
+            rows.append(
+                {"image": f"{number}", "patient": f"{number}", "split": "test", "finding": finding, "label": label}
+                | {"map_mean": amount}
+            )
+    found = asked(PairTable.of(rows), bootstraps=0)["asked"]
+    assert list(found["findings"]) == ["a"]
+    assert list(found["findings"]["a"]) == ["a", "b"]
+    assert found["none"]["a"]["map_mean"]["value"] == (0.0625 + 0.25) / 2
+    assert found["none"]["b"]["map_mean"]["n"] == 2

@@ -640,6 +640,14 @@ class Takes(Bright):
         return Output(20 * maps.amax(dim=(2, 3)) - 2, maps, taken + 1 / 1024)
 
 
+class Barely(Takes):
+    """Takes less than a grey level from everywhere."""
+
+    def forward(self, images: torch.Tensor) -> Output:
+        output = super().forward(images)
+        return output._replace(maps=output.maps + 0.0015)
+
+
 def taking(path: Path, fit: str = "stretch") -> FakeRun:
     return replace(make_run(path, fit), model=Takes(), calibration=replace(PLAIN, scale="amount"))
 

@@ -18,24 +18,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radtag.data.healthy import is_normal
 from radtag.metrics import Resampling, bootstrap
 from radtag.pairs import PairTable
 
 
 def asked(table: PairTable, *, bootstraps: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """``{"asked": {...}}`` of a table of pairs, or nothing where there is one finding alone.
+    """``{"asked": {...}}`` of a table of pairs, or nothing where there is one disease alone.
+
+    A finding called normal is none: nothing can be asked for.
 
     Args:
         table: pairs, image by image, every image with every finding in one order.
         bootstraps: draws of patients for the intervals; 0 gives values without intervals.
         seed: of the draws.
     """
-    findings = table.findings
+    diseases = [at for at, name in enumerate(table.findings) if not is_normal(name)]
+    findings = [table.findings[at] for at in diseases]
     count = len(findings)
     if count < 2:
         return {}
-    label, amount = (table[name].reshape(-1, count) for name in ("label", "map_mean"))
-    patients = table["patient"][::count]
+    each = len(table.findings)
+    label, amount = (table[name].reshape(-1, each)[:, diseases] for name in ("label", "map_mean"))
+    patients = table["patient"][::each]
     resampling = Resampling(patients.tolist(), replicates=max(bootstraps, 1), seed=seed)
 
     def means(values: NDArray[np.float64], counts: NDArray[np.bool_]) -> list[dict[str, Any]]:

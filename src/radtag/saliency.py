@@ -550,7 +550,11 @@ def choose_layer(model: nn.Module, images: Float[Tensor, "batch channel row col"
             if isinstance(maps, Tensor):
                 for name, value, _, given in seen:
                     made_here = value.shape == maps.shape and torch.equal(value.float(), maps)
-                    if made_here and runs[name] == 1 and isinstance(given, Tensor) and _layout(given, images):
+                    if not (made_here and runs[name] == 1 and isinstance(given, Tensor)):
+                        continue
+                    layout = _layout(given, images)
+                    # What has a channel for each finding is a map already, about to be resized.
+                    if layout is not None and layout.grid(given).shape[1] != maps.shape[1]:
                         return f"{name}:input"
             found = [one for one in seen if runs[one[0]] == 1 and one[1].requires_grad]
             if isinstance(maps, Tensor):

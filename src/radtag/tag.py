@@ -153,10 +153,11 @@ class Prediction:
 
     def encoded(self, finding: int) -> bytes:
         """A finding's map in original pixels as a 16-bit PNG file, 65535 = 1.0."""
-        if len(self.layers) > 1 or self.joint:
+        one = self.layers[0]
+        if len(self.layers) > 1 or self.joint or one.maps[finding].max() > 1:
             return draw.encode_map(self.map(finding))
-        (one,) = self.layers  # made while it is packed: a large map as a whole does not fit the processor's cache
-        levels = np.clip(one.maps[finding], 0, 1) * np.float32(65535)
+        # Made while it is packed: a large map as a whole does not fit the processor's cache
+        levels = one.maps[finding] * np.float32(65535)
         laid = laid_on_original(levels, one.grids[finding], one.frame)
         return draw.encode_map_rows(laid.rows, laid.size_rc)
 
@@ -491,7 +492,8 @@ class Tagger:
                     grids = tuple(grid.mirrored(run.size_px) for grid in grids)
                 maps = cells if self._explainers else calibration.maps(cells)
                 if self._joint:
-                    least = np.maximum(calibration.mask_threshold, 1e-6).astype(np.float32)
+                    of_kind = LEAST_CHANGE if calibration.scale == "amount" else 1e-6  # a threshold may be 0
+                    least = np.maximum(calibration.mask_threshold, of_kind).astype(np.float32)
                     maps = np.log(maps / least[:, None, None] + JOINT_FLOOR)
                     sigmoids = changes = None
                 scores += calibration.scores(logits) / np.float32(len(self.runs) * len(mirrored))

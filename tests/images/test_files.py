@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from radtag.errors import UnreadableImage
-from radtag.images import count_frames, read, read_all, read_mask
+from radtag.images import count_frames, files, read, read_all, read_mask
 from radtag.images.limits import MAX_PIXELS
 
 GRAY = np.array([[0, 51, 102], [153, 204, 255]], dtype=np.uint8)  # fifths of the full range
@@ -54,8 +54,6 @@ def ihdr(cols, rows, depth, colour):
 
 @pytest.mark.parametrize("damage", ["none", "cut", "bits"])
 def test_a_gray_png_is_read_by_libpng_as_pillow_reads_or_refuses_it(tmp_path, monkeypatch, damage):
-    from radtag.images import files
-
     random = np.random.default_rng(0)
     whole = save(random.integers(0, 256, (37, 53)).astype(np.uint8), tmp_path / "a.png").read_bytes()
     assert files._plain_gray_png(tmp_path / "a.png", whole[:100], io.BytesIO(whole[100:])) is not None
@@ -84,6 +82,12 @@ def test_a_gray_png_that_tells_of_transparency_or_orientation_is_pillows(tmp_pat
     exif[0x0112] = 6
     turned = read(save(GRAY, tmp_path / "a.png", exif=exif))
     assert (turned.size_rc, turned.meta["exif_orientation"]) == ((3, 2), 6)
+    for key in ("XML:com.adobe.xmp", "Raw profile type exif"):  # Pillow looks for an orientation in these too
+        told = PIL.PngImagePlugin.PngInfo()
+        told.add_itxt(key, '<x:xmpmeta tiff:Orientation="6"/>')
+        path = save(GRAY, tmp_path / "c.png", pnginfo=told)
+        with path.open("rb") as stream:
+            assert files._plain_gray_png(path, stream.read(33), stream) is None
     clear = read(save(GRAY, tmp_path / "b.png", transparency=255))
     np.testing.assert_array_equal(clear.pixels, np.where(GRAY == 255, 0, FIFTHS))  # over black
 
@@ -460,3 +464,12 @@ def test_a_mask_of_several_frames_must_be_chosen(tmp_path):
     with pytest.raises(UnreadableImage, match=r"2 frames. Choose one"):
         read_mask(tmp_path / "m.tif")
     assert not read_mask(tmp_path / "m.tif", frame=1).any()
+
+
+def test_pages_of_a_stack_do_not_each_keep_the_whole_of_it(tmp_path):
+    stack = np.random.default_rng(0).integers(0, 256, (20, 30, 40)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True, truncate=True)
+    pages = list(read_all(tmp_path / "stack.tif"))
+    for page, wanted in zip(pages, stack, strict=True):
+        np.testing.assert_array_equal(page.gray8, wanted)
+        assert page.stored.base is None or page.stored.base.nbytes <= wanted.nbytes

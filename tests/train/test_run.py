@@ -66,6 +66,17 @@ def test_what_is_saved_comes_back(run):
     ]
 
 
+def test_a_run_keeps_the_defaults_of_when_it_was_trained(run):
+    """Its own settings are written whole, and what is written counts: as if a default had changed since."""
+    assert "pool" not in run.settings.options
+    assert Run.load(run.path).build_model().options.pool == "max"
+    file = run.path / "run.toml"
+    told = file.read_text(encoding="utf-8")
+    assert told.count('pool = "max"') == 1
+    file.write_text(told.replace('pool = "max"', 'pool = "avg"'), encoding="utf-8")
+    assert Run.load(run.path).build_model().options.pool == "avg"
+
+
 def test_the_network_comes_back_ready_to_use(run):
     first, second = run.build_model(), Run.load(run.path).build_model()
     assert not first.training

@@ -10,8 +10,8 @@ from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
 from radtag.words import counted
 
-NORMAL_NAMES = ("normal", "healthy", "no finding", "no findings", "nofinding")
-"""Findings whose presence says that an image is healthy; letter case, "-" and "_" do not matter."""
+NORMAL_NAMES = frozenset({"normal", "healthy", "negative", "nofinding", "nofindings"})
+"""Findings, and classes, that say that an image is healthy; letter case, blanks, "-" and "_" do not matter."""
 
 
 def healthy(dataset: Dataset, *, normal: str | None = None) -> Dataset:
@@ -64,7 +64,7 @@ def _means_healthy(finding: str, normal: str | None) -> bool:
 
 def is_normal(finding: str) -> bool:
     """Whether a finding's name says that an image is healthy."""
-    return re.sub(r"[-_ ]+", " ", finding.strip().lower()) in NORMAL_NAMES
+    return re.sub(r"[\s_-]", "", finding.lower()) in NORMAL_NAMES
 
 
 def two_sides(

@@ -194,13 +194,14 @@ def _plain_gray_png(path: Path, start: bytes, rest: BinaryIO) -> NDArray[np.uint
     Raises:
         UnreadableImage: a size that is none.
     """
-    if not (start.startswith(b"\x89PNG") and start[12:16] == b"IHDR" and start[24:26] == b"\x08\x00"):
+    plain = start[24:29] == b"\x08\x00\x00\x00\x00"  # 8 bits, gray; libpng is loud about interlaced files
+    if not (start.startswith(b"\x89PNG") and start[12:16] == b"IHDR" and plain):
         return None
     import imagecodecs
 
     refuse_bomb(path, int.from_bytes(start[20:24], "big"), int.from_bytes(start[16:20], "big"))
     data = start + rest.read()
-    if b"tRNS" in data or b"eXIf" in data:
+    if any(word in data for word in (b"tRNS", b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")):
         return None
     try:
         values: NDArray[np.uint8] = imagecodecs.png_decode(data)
@@ -286,7 +287,7 @@ def _tiff_page(
         values = page.asarray()
     else:
         series = holder.asarray(out="memmap") if holder.dataoffset is None else holder.asarray()
-        values = series.reshape(-1, *page.shape)[inside]
+        values = series.reshape(-1, *page.shape)[inside].copy()  # or each page would keep the whole series
     if page.axes == "SYX":
         values = np.moveaxis(values, 0, -1)
 

@@ -31,7 +31,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from radtag.errors import BadSetting
@@ -104,6 +104,24 @@ def new_game(method: str, findings: int, backbone: BackboneOptions, options: dic
         return import_module(GAMES[method]).game(findings, backbone, options, seen)
 
 
+def all_options(method: str, options: dict[str, object]) -> dict[str, object]:
+    """A method's own settings with its defaults, as plain values.
+
+    Args:
+        method: a key of :data:`METHODS`.
+        options: those that differ from the defaults.
+
+    Raises:
+        BadSetting: an unknown method or option.
+    """
+    refuse_unknown(method)
+    module = import_module(METHODS[method])
+    kinds = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, BaseModel)]
+    (kind,) = (one for one in kinds if one.__module__ == module.__name__)
+    with _refused_options(method):
+        return kind.model_validate(options).model_dump(mode="json", exclude_none=True)
+
+
 @contextmanager
 def _refused_options(method: str) -> Iterator[None]:
     """Says which of a method's own settings is refused."""
@@ -130,6 +148,7 @@ __all__ = [
     "STUDENTS",
     "BackboneOptions",
     "Output",
+    "all_options",
     "build",
     "new_game",
     "refuse_unknown",

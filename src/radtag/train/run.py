@@ -36,7 +36,7 @@ from radtag.data.prepare import prepare
 from radtag.errors import BadRun
 from radtag.geometry import Frame, Grid
 from radtag.images import Image
-from radtag.models import build
+from radtag.models import all_options, build
 from radtag.models.game import Seen
 from radtag.train.settings import Settings, settings_class
 
@@ -56,6 +56,7 @@ class Run:
         grids: where the cells of each finding's map were measured to look, in pixels of the network's input.
         calibration: of scores and maps, from validation images.
         card: what data, what numbers, what limits.
+        options: the method's own settings with the defaults of when it was trained; None = those of now.
     """
 
     path: Path
@@ -66,6 +67,12 @@ class Run:
     grids: tuple[Grid, ...]
     calibration: Calibration
     card: Mapping[str, Any]
+    options: Mapping[str, object] | None = None
+
+    @property
+    def resolved_options(self) -> dict[str, object]:
+        """The method's own settings, all of them: defaults may change, and a run stays what it is."""
+        return dict(self.options or all_options(self.settings.method, self.settings.options))
 
     @property
     def size_px(self) -> int:
@@ -115,6 +122,7 @@ class Run:
                 grids=_grids(values["grid"], len(values["findings"])),
                 calibration=Calibration.from_dict(values["calibration"]),
                 card=json.loads((path / "card.json").read_text(encoding="utf-8")),
+                options=values.get("options"),  # older runs name those alone that differed from the defaults
             )
         except (OSError, KeyError, TypeError, ValueError, ValidationError) as error:
             raise BadRun(
@@ -135,6 +143,7 @@ class Run:
             "mean": self.mean,
             "sd": self.sd,
             "settings": self.settings.model_dump(exclude_none=True),
+            "options": self.resolved_options,
             "grid": {
                 "size_rc": list(self.grids[0].size_rc),
                 "scale_rc": [list(grid.scale_rc) for grid in self.grids],
@@ -151,7 +160,7 @@ class Run:
             BadRun: weights that are missing, damaged, or another network's.
         """
         model = build(
-            self.settings.method, len(self.findings), self.settings.backbone, self.settings.options, self.size_px
+            self.settings.method, len(self.findings), self.settings.backbone, self.resolved_options, self.size_px
         )
         file = self.path / "weights.safetensors"
         try:

@@ -104,9 +104,11 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
     masks = load_masks(train_set, _readable(train_set, failures), settings.size_px, settings.fit)
     val_masks = load_masks(val_set, _readable(val_set, val_failures), settings.size_px, settings.fit)
-    taught = np.flatnonzero(masks.known.any(axis=1))  # an image of which no mask is known has nothing to teach
-    if len(taught) < 2:
-        raise BadData(f"{dataset.name}: {counted(len(taught), 'training image[s]')} with a known mask; 2 are needed.")
+    if masks.known.any(axis=1).sum() < 2:
+        with_masks = counted(int(masks.known.any(axis=1).sum()), "training image[s]")
+        raise BadData(f"{dataset.name}: {with_masks} with a known mask; 2 are needed.")
+    # An image of which no mask is known has its labels to teach, or nothing.
+    taught = np.arange(len(pixels)) if settings.labels else np.flatnonzero(masks.known.any(axis=1))
     batches = max(len(taught) // settings.batch_size, 1)
     steps = batches * settings.epochs
 
@@ -160,7 +162,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
                 sums = mask_losses(output.maps, target, known)
                 # DDP averages gradients over processes; what is wanted are the means over the whole batch.
                 counts = accelerator.reduce(torch.stack([sums.known, sums.filled]), reduction="sum").clamp(min=1)
-                loss = sums.cross_entropy / counts[0] + settings.dice * sums.dice / counts[1]
+                loss = of_masks = sums.cross_entropy / counts[0] + settings.dice * sums.dice / counts[1]
                 if settings.labels:
                     told = labels[torch.from_numpy(mine)].to(device)
                     loss = loss + settings.labels * label_loss(output.logits, told) / len(chosen)
@@ -171,7 +173,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
                 optimiser.step()
                 if averaged is not None:
                     average(averaged, model, settings.ema, epoch * batches + step)
-                total += loss.detach()
+                total += of_masks.detach()  # as the validation loss
                 progress.advance(steps_bar)
 
             judged = averaged if averaged is not None else model

@@ -12,18 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from radtag.data.files import images_under, is_image_name, subfolders
+from radtag.data.healthy import is_normal
 from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.words import counted
 
 OPTIONS = {"patient": "a regular expression that finds the patient in a file's name, as in patient=^[A-Z]+_[0-9]+"}
-NORMAL = frozenset({"normal", "healthy", "negative", "nofinding", "nofindings"})
-
-
-def is_normal(name: str) -> bool:
-    """Whether a class of this name has no finding; case, spaces, dashes and underscores do not matter."""
-    return re.sub(r"[\s_-]", "", name.lower()) in NORMAL
 
 
 def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
