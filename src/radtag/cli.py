@@ -662,6 +662,113 @@ def evaluate(
 
 
 @app.command()
+def score(
+    maps: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MAPS",
+            show_default=False,
+            help="A folder of maps, FINDING/NAME.png (.npy, .npz, .nii.gz, .pkl) or NAME_FINDING_map.pkl; or of tags.",
+        ),
+    ],
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the numbers and the report.", show_default=False)],
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            "--scores",
+            metavar="FILE.csv",
+            help="A tags.csv, or columns image and each finding. Default: in the maps' files, else their maxima.",
+        ),
+    ] = None,
+    values: Annotated[
+        Literal["absolute", "image", "sigmoid"],
+        typer.Option("--values", help="absolute: 0-1. image: stretch each map to 0-1 by itself. sigmoid: logits."),
+    ] = "absolute",
+    mask: Annotated[
+        str | None,
+        typer.Option("--mask", metavar="RULE", help="What a map must exceed: otsu, or a value 0-1. Default: 0.5."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Positive from this score. Default: of tags.csv, else 0.5.")
+    ] = None,
+    thresholds_from: Annotated[
+        tuple[Path, str] | None,
+        typer.Option("--thresholds-from", metavar="MAPS SOURCE", help="Choose both on these maps and images instead."),
+    ] = None,
+    thresholds_split: Annotated[
+        str, typer.Option("--thresholds-split", metavar="SPLIT", help="The split of these images to choose on.")
+    ] = "val",
+    missing: Annotated[
+        Literal["refuse", "empty"],
+        typer.Option("--missing", help="A pair without a map: refuse, or count it as a map of nothing."),
+    ] = "refuse",
+    min_area: Annotated[
+        float | None,
+        typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/4000 of the image."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="SPLIT", help="Score this split; repeat it for several. Default: test."),
+    ] = None,
+    splits: Splits = None,
+    split_seed: SplitSeed = 0,
+    finding: Findings = None,
+    inside: Annotated[
+        Literal["image", "lungs"],
+        typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
+    ] = "image",
+    bootstraps: Bootstraps = 1000,
+    seed: BootstrapSeed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Score maps that anyone made.
+
+    Writes what evaluate writes for a run, so that compare and pool take it. Maps of another size than their image are
+    stretched over it, bilinearly. Thresholds may be chosen on a validation split, never on images that are scored.
+    Pickles are read as data alone: one that names anything else is refused, and nothing of it is run.
+
+    \b
+    Example: radtag score gradcam_maps chexpert:CheXpert --values image --mask otsu --out scores
+    """
+    from radtag.data.sources import open_source
+    from radtag.report.terminal import metrics_table
+    from radtag.score import score as act
+
+    dataset = open_source(source, splits=splits, only=only or ["test"], seed=split_seed)
+    validation = None
+    if thresholds_from is not None:
+        folder, other = thresholds_from
+        chosen_on = open_source(other, splits=splits if other == source else None, seed=split_seed)
+        validation = (folder, chosen_on.only(thresholds_split))
+    if finding:
+        dataset = dataset.with_findings(finding)
+    with _progress("scoring") as advance:
+        result = act(
+            maps,
+            dataset,
+            out,
+            scores=scores,
+            values=values,
+            mask=None if mask is None else _mask_rule(mask),
+            threshold=threshold,
+            validation=validation,
+            missing=missing,
+            min_area_px=min_area,
+            inside=inside,
+            bootstraps=bootstraps,
+            seed=seed,
+            overwrite=overwrite,
+            progress=advance,
+        )
+    console = _console()
+    for note in result["about"]["left_out"] if finding is None else ():
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
+
+
+@app.command()
 def pool(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="What evaluate wrote, once a fold.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder, written as an evaluation.", show_default=False)],

@@ -432,7 +432,7 @@ class _Scorer:
         own = np.zeros(len(truth.boxes_xyxy), dtype=np.int64)
         x, y = tag.peak_xy
         peak = (int(y), int(x))
-        near = _network_map(prediction, tag.index)
+        near = _network_map(prediction, tag.index) if getattr(self.tagger, "is_network", True) else None
         small = truth.boxes_xyxy if near is None else prediction.frame.boxes_to_frame(truth.boxes_xyxy)
         union = boxes.union_overlap(boxes.above_share_of_maximum(map_)[None], truth.boxes_xyxy, own)
         row: dict[str, Any] = {
@@ -593,6 +593,8 @@ def _about(
         notes.append(f"{counted(len(bad), text)}: " + "; ".join(list(bad.values())[:20]))
     for run in runs:
         notes += [f"Calibration: {note}" for note in run.calibration.notes]
+    if hasattr(tagger, "notes"):
+        notes += tagger.notes()
     return {
         **_counts(table),
         "unreadable": dict(bad),
@@ -619,7 +621,7 @@ def _made_from(tagger: Predictor, dataset: Dataset, *, inside: Inside, bootstrap
     ]
     on_disk = [run_digest(run.path) for run in runs if (Path(run.path) / "run.toml").is_file()]
     return {
-        "run": " + ".join(_run_name(run) for run in runs) or type(tagger).__name__,
+        "run": " + ".join(_run_name(run) for run in runs) or getattr(tagger, "name", type(tagger).__name__),
         "data": dataset.name,
         "split": ", ".join(splits),
         "findings": list(dataset.findings),
@@ -631,7 +633,7 @@ def _made_from(tagger: Predictor, dataset: Dataset, *, inside: Inside, bootstrap
             for key, value in getattr(tagger, "settings", {}).items()
             if key != "findings"
         },
-        "digests": {"run": _digest(on_disk), "data": _digest(rows)},
+        "digests": {"run": getattr(tagger, "digest", "") or _digest(on_disk), "data": _digest(rows)},
     }
 
 

@@ -143,3 +143,19 @@ def _as_seen(volume: Any, plane: NDArray[Any]) -> tuple[NDArray[Any], tuple[floa
     if world[0, 0] < world[1, 0]:  # rows run along the later of x, y, z
         return plane.T, (spacing[1], spacing[0]) if spacing else None, letters[1] + letters[0]
     return plane, spacing, letters[0] + letters[1]
+
+
+def values(path: Path) -> NDArray[Any]:
+    """The values of a file of one slice (row, col), laid as an image of it is shown, as stored and without any window.
+
+    Raises:
+        UnreadableImage: several slices, or values that are no real numbers.
+    """
+    with _stream(path) as stream:
+        volume, shape = _open(path, stream)
+        if shape[2] * shape[3] != 1:
+            raise UnreadableImage(path, f"{shape[2] * shape[3]} slices where one is wanted", "Save one slice a file.")
+        data = np.asanyarray(volume.dataobj).reshape(shape[:2])
+        if data.dtype.names or data.dtype.kind == "c":
+            raise UnreadableImage(path, "its values are colours or complex numbers", "Save one real number a pixel.")
+        return _as_seen(volume, data)[0]
