@@ -97,6 +97,14 @@ ExplainScale = Annotated[
     Literal["score", "image"],
     typer.Option("--explain-scale", help="score: absolute. image: each map of an explanation is stretched to 0-1."),
 ]
+ByColumn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        metavar="COLUMN",
+        help="Numbers by group too: a column of the table, in bands as age:40,65, or size, the lesions'. Repeat it.",
+    ),
+]
 Bootstraps = Annotated[int, typer.Option("--bootstraps", min=0, help="Draws of patients for the intervals; 0: none.")]
 BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of these draws.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result in --out that was made otherwise.")]
@@ -609,6 +617,7 @@ def evaluate(
         Literal["image", "lungs"],
         typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
     ] = "image",
+    by: ByColumn = None,
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
     device: Device = "auto",
@@ -641,6 +650,7 @@ def evaluate(
             dataset,
             out,
             inside=inside,
+            by=by or (),
             bootstraps=bootstraps,
             seed=seed,
             overwrite=overwrite,
@@ -718,6 +728,7 @@ def score(
         Literal["image", "lungs"],
         typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
     ] = "image",
+    by: ByColumn = None,
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
     overwrite: Overwrite = False,
@@ -757,6 +768,7 @@ def score(
             missing=missing,
             min_area_px=min_area,
             inside=inside,
+            by=by or (),
             bootstraps=bootstraps,
             seed=seed,
             overwrite=overwrite,

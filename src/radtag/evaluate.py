@@ -43,6 +43,7 @@ from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.gallery import FixedCase, choose_and_draw, pooled_gallery, read_fixed, write_fixed
 from radtag.geometry import cell_weights, mask_to_frame, stretch_mask
+from radtag.groups import checked, grouped
 from radtag.images import Image, read_mask
 from radtag.metrics import PixelRanking, boxes, masks, points
 from radtag.metrics.classification import checked_labels
@@ -67,6 +68,7 @@ def evaluate(
     out: Path | str,
     *,
     inside: Inside = "image",
+    by: Sequence[str] = (),
     bootstraps: int = 1000,
     seed: int = 0,
     overwrite: bool = False,
@@ -83,6 +85,7 @@ def evaluate(
         dataset: images with labels, and boxes or masks where they are known. Give one split: ``dataset.only("test")``.
         out: the folder; an earlier evaluation of the same run and data with the same options is replaced.
         inside: the pixels that count in what is marked and against outlines: all of the image's, or those in the lungs.
+        by: columns of the table to group by as well, or "size" (:mod:`radtag.groups`).
         bootstraps: draws of patients for the intervals; 0 gives none.
         seed: of the draws.
         overwrite: any other evaluation in the folder is replaced as well, where it is otherwise refused.
@@ -113,7 +116,8 @@ def evaluate(
     left_out = _left_out(tagger.findings, dataset.findings)
     dataset = dataset.with_findings(findings)
     out = Path(out)
-    made_from = _made_from(tagger, dataset, inside=inside, bootstraps=bootstraps, seed=seed)
+    groups = checked(by, dataset)
+    made_from = {**_made_from(tagger, dataset, inside=inside, bootstraps=bootstraps, seed=seed), "by": list(by)}
     if not overwrite:
         refuse_other(out / "metrics.json", made_from)
     out.mkdir(parents=True, exist_ok=True)
@@ -140,6 +144,7 @@ def evaluate(
     result = {
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
         **asked(table, bootstraps=bootstraps, seed=seed),
+        **grouped(table, dataset, groups, bootstraps=bootstraps, seed=seed),
         "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out)},
     }
     gallery, fixed = choose_and_draw(tagger, dataset, table)
@@ -278,7 +283,8 @@ def refuse_other(file: Path, made_from: Mapping[str, Any]) -> None:
         BadSetting: it was made from something else.
     """
     try:
-        about = {"inside": "image", **json.loads(file.read_text(encoding="utf-8"))["about"]}  # once, the only way
+        # What was once the only way is not said in results of that time.
+        about = {"inside": "image", "by": [], **json.loads(file.read_text(encoding="utf-8"))["about"]}
         was = {name: about[name] for name in made_from if name in about}
     except (OSError, ValueError, KeyError, TypeError):
         return

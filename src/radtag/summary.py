@@ -104,7 +104,13 @@ class PixelCounts:
 
 
 def replicates(
-    table: PairTable, pixels: PixelCounts | None, *, bootstraps: int, seed: int, wanted: Collection[str] | None = None
+    table: PairTable,
+    pixels: PixelCounts | None,
+    *,
+    bootstraps: int,
+    seed: int,
+    wanted: Collection[str] | None = None,
+    draws: Resampling | None = None,
 ) -> Iterator[tuple[str, Replicates]]:
     """Every metric of the table by its key, on the data and on every draw of patients.
 
@@ -114,25 +120,34 @@ def replicates(
         bootstraps: draws of patients, at least 1.
         seed: of the draws; tables of the same images have the same draws.
         wanted: keys of metrics; None = all.
+        draws: of patients that this table's are among, to be used in place of its own.
 
     Raises:
         BadData: no pair, or images that do not all have the same findings.
     """
-    for key, measure in _measures(table, pixels, bootstraps=bootstraps, seed=seed):
+    patients = table["patient"].tolist()
+    if draws is None and patients:
+        draws = Resampling(patients, replicates=bootstraps, seed=seed)
+    for key, measure in _measures(table, pixels, draws):
         if wanted is None or key in wanted:
             yield key, measure()
 
 
 def _measures(
-    table: PairTable, pixels: PixelCounts | None, *, bootstraps: int, seed: int
+    table: PairTable, pixels: PixelCounts | None, draws: Resampling | None
 ) -> Iterator[tuple[str, Callable[[], Replicates]]]:
     """Every metric of the table by its key, worked out when it is called for."""
     findings = table.findings
     count = len(findings)
-    if count == 0 or len(table) % count or (table["finding"].reshape(-1, count) != np.array(findings)).any():
+    if (
+        draws is None
+        or count == 0
+        or len(table) % count
+        or (table["finding"].reshape(-1, count) != np.array(findings)).any()
+    ):
         raise BadData(f"{len(table)} pairs are not whole images of {count} findings each. Write pairs.csv again.")
     patients = table["patient"]
-    resampling = Resampling(patients.tolist(), replicates=bootstraps, seed=seed)
+    resampling = draws.of(patients.tolist())
     finding = np.tile(np.arange(count), len(table) // count)
     label, score = table["label"], table["score"]
 

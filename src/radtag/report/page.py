@@ -17,7 +17,7 @@ from radtag.report.definitions import DEFINITIONS, PERCENT, QUESTIONS, SHORT
 from radtag.report.plots import forest
 
 Metrics = Mapping[str, Mapping[str, Any]]
-HIDDEN = {"card", "notes", "counts", "unreadable", "findings", "left_out"}
+HIDDEN = {"by", "card", "notes", "counts", "unreadable", "findings", "left_out"}
 """What ``about`` holds and the page says elsewhere."""
 
 
@@ -148,6 +148,8 @@ def write_report(path: Path, result: Mapping[str, Any], curves: Sequence[Curve],
         "tiles": _tiles(result),
         "sections": sections,
         "asked": _asked(result),
+        "groups": _groups(result),
+        "several": len(result["findings"]) > 1,
         "curves": [{"name": c.name, "n": c.n, "positives": c.positives, "svg": safe(c.svg)} for c in curves],
         "gallery": gallery,
         "card": facts(about.get("card", {})) or [("Card", "the run carries none")],
@@ -314,6 +316,58 @@ def _asked(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for name, cells in rows.items()
     ]
+
+
+_BY_GROUP = ("auroc", "sensitivity", "specificity", "pointing", "box_0.3", "poi_matched", "dice", "healthy_marked")
+"""One number or two for each question, in the tables by group."""
+
+
+def _groups(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table for each column that was grouped by: groups, their main numbers, and the gaps to the reference."""
+    total = "macro" if len(result["findings"]) > 1 else "micro"
+    tables = []
+    for column, value in result.get("groups", {}).items():
+        parts = value["parts"]
+        members = [
+            one
+            for one in DEFINITIONS
+            if one.key in _BY_GROUP and any(is_defined(part[total].get(one.key)) for part in parts.values())
+        ]
+        if not members:
+            continue
+        rows = []
+        for name, part in parts.items():
+            gap = value["gaps"].get(name, {total: {}})[total]
+            cells = [
+                {
+                    "entry": part[total].get(one.key),
+                    "unit": unit_of(one.key),
+                    "gap": gap.get(one.key),
+                    "gap_unit": "±%" if one.key in PERCENT else "±",
+                    "verdict": _verdict(gap.get(one.key)),
+                }
+                for one in members
+            ]
+            rows.append(
+                {"name": name, "images": part["images"], "reference": name == value["reference"], "cells": cells}
+            )
+        tables.append(
+            {
+                "column": column,
+                "unknown": value["unknown"],
+                "counted": "With such a lesion" if column == "size" else "Images",
+                "titles": [one.title for one in members],
+                "rows": rows,
+            }
+        )
+    return tables
+
+
+def _verdict(gap: Mapping[str, Any] | None) -> str:
+    """Whether a group lies below or above the reference, if the interval says so."""
+    if gap is None or gap["low"] is None:
+        return ""
+    return "higher" if gap["low"] > 0 else "lower" if gap["high"] < 0 else ""
 
 
 def _fainter(difference: Mapping[str, Any] | None) -> str:

@@ -1,0 +1,238 @@
+"""The numbers of an evaluation by group: sex, age, view, any column of the table, or the lesion's size.
+
+    {"groups": {COLUMN: {"reference": NAME, "unknown": N, "cuts": ..., "parts": {GROUP: PART}, "gaps": {GROUP: GAP}}}}
+
+PART is ``{"images", "patients", "findings", "micro", "macro"}`` with the metrics of that group alone, as in
+:mod:`radtag.summary`. GAP is the group minus the reference, in the same form: an interval without 0 is a gap at the
+95 % level. All groups share one set of draws of patients, so a patient of two groups (two views, two ages) is in both
+or in neither.
+
+Conventions
+-----------
+- The reference is the group with the most images (of equal ones the first in order); for size it is "large".
+- Text makes a group for each value. Numbers of more than ``MOST_VALUES`` values make three groups of equal count, or
+  the bands that are asked for: ``age:40,65`` is below 40, from 40 below 65, and from 65.
+- ``size`` groups *lesions*: small, medium and large are the thirds of each finding's own, by their share of the image
+  (the outline's, else that of its boxes), since a large nodule is smaller than a small effusion. ``size:0.01,0.05``
+  cuts all findings at these shares instead. A group holds its positives and all negatives; what only speaks of
+  negatives is left out, and so are positives whose place is not known.
+- An image whose value is blank is in no group, and is counted as unknown.
+- The pixel average precision is left out: its counts are kept for all images of a finding together.
+- Many groups and metrics make some gaps by chance alone: one in twenty intervals leaves 0 out where there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radtag.data.table import Dataset
+from radtag.errors import BadSetting
+from radtag.metrics import Resampling, bootstrap
+from radtag.pairs import PairTable
+from radtag.report.definitions import DEFINITIONS
+from radtag.summary import as_json, replicates
+
+MOST_VALUES = 8
+"""Numbers of more different values than this are put into bands."""
+MOST_GROUPS = 20
+SIZES = ("small", "medium", "large")
+
+_OF_IMAGES = [one.key for one in DEFINITIONS if one.key != "pixel_ap"]
+_OF_LESIONS = [
+    one.key
+    for one in DEFINITIONS
+    if one.key != "pixel_ap" and one.group != "healthy" and one.key not in ("specificity", "brier", "ece")
+]
+
+
+@dataclass(frozen=True)
+class By:
+    """What to group by.
+
+    Args:
+        column: of the table, or "size".
+        cuts: ascending; where the bands of a number end; empty = as its values say.
+    """
+
+    column: str
+    cuts: tuple[float, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> By:
+        """``age``, ``age:40,65`` or ``size``.
+
+        Raises:
+            BadSetting: cuts that are no ascending numbers.
+        """
+        column, colon, listed = text.partition(":")
+        try:
+            cuts = tuple(float(one) for one in listed.split(",")) if colon else ()
+        except ValueError:
+            raise BadSetting(f"--by {text}: {listed!r} are no numbers. Write COLUMN or COLUMN:40,65.") from None
+        if list(cuts) != sorted(set(cuts)) or not column:
+            raise BadSetting(f"--by {text}: the ends of bands ascend. Write COLUMN or COLUMN:40,65.")
+        return cls(column, cuts)
+
+
+def checked(by: Sequence[str], dataset: Dataset) -> list[By]:
+    """What to group by, refused before anything is tagged.
+
+    Raises:
+        BadSetting: a column that the table does not have, or one of too many values.
+    """
+    asked = [By.parse(text) for text in by]
+    for one in asked:
+        if one.column != "size":
+            _of_images(one, dataset)
+    return asked
+
+
+def grouped(
+    table: PairTable, dataset: Dataset, by: Sequence[By], *, bootstraps: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """``{"groups": {...}}`` of a table of pairs, or nothing where nothing is grouped by.
+
+    Args:
+        table: pairs, image by image, every image with every finding in one order.
+        dataset: the images, with their attributes.
+        by: what to group by.
+        bootstraps: draws of patients for the intervals; 0 gives values without intervals.
+        seed: of the draws.
+    """
+    if not by:
+        return {}
+    draws = Resampling(table["patient"].tolist(), replicates=max(bootstraps, 1), seed=seed)
+    found: dict[str, Any] = {}
+    for one in by:
+        if one.column == "size":
+            cuts, sizes = _sizes(table, one.cuts)
+            tables = {name: _only_lesions(table, sizes == i) for i, name in enumerate(SIZES) if (sizes == i).any()}
+            keys, reference = _OF_LESIONS, "large" if "large" in tables else next(iter(tables), "")
+            unknown = int(np.count_nonzero((table["label"] == 1) & (sizes < 0)))
+        else:
+            names, of_image = _of_images(one, dataset)
+            group = np.array([of_image.get(name, -1) for name in table["image"].tolist()])
+            cuts = None
+            tables = {name: table.take(group == i) for i, name in enumerate(names) if (group == i).any()}
+            keys, unknown = _OF_IMAGES, int(np.count_nonzero(group < 0)) // max(1, len(table.findings))
+            reference = max(tables, key=lambda name: len(tables[name]), default="")
+        measured = {
+            name: dict(replicates(part, None, bootstraps=max(bootstraps, 1), seed=seed, wanted=keys, draws=draws))
+            for name, part in tables.items()
+        }
+        own, intervals = measured.get(reference, {}), bootstraps > 0
+        parts, gaps = {}, {}
+        for name, values in measured.items():
+            estimates = {key: value.estimates() for key, value in values.items()}
+            counts = _counts(tables[name], lesions=one.column == "size")
+            parts[name] = {**counts, **as_json(table.findings, estimates, intervals=intervals)}
+            if name != reference:
+                apart = {k: bootstrap.difference(v, own[k]).estimates() for k, v in values.items() if k in own}
+                gaps[name] = as_json(table.findings, apart, intervals=intervals)
+        found[one.column] = {"reference": reference, "unknown": unknown, "cuts": cuts, "parts": parts, "gaps": gaps}
+    return {"groups": found}
+
+
+def _counts(part: PairTable, *, lesions: bool) -> dict[str, int]:
+    """Images and patients of a group; of lesions, those that have one."""
+    at = part["located"] == 1 if lesions else np.ones(len(part), dtype=bool)
+    return {"images": len(set(part["image"][at].tolist())), "patients": len(set(part["patient"][at].tolist()))}
+
+
+# ---- groups of images ----------------------------------------------------------------------------------------------
+
+
+def _of_images(by: By, dataset: Dataset) -> tuple[list[str], dict[str, int]]:
+    """The groups' names, and image -> the number of its group; blank values have none."""
+    values = {record.image: _value(record, by.column) for record in dataset.records}
+    known = {image: value for image, value in values.items() if value}
+    if not known:
+        columns = sorted({name for record in dataset.records for name, value in record.attributes.items() if value})
+        raise BadSetting(
+            f"--by {by.column}: {dataset.name} has no such column; it has {', '.join(columns) or 'none'}. 'size' groups"
+            " by the lesion's size."
+        )
+    numbers = {image: _number(value) for image, value in known.items()}
+    as_numbers = not any(np.isnan(number) for number in numbers.values())
+    if by.cuts and not as_numbers:
+        wrong = next(value for image, value in known.items() if np.isnan(numbers[image]))
+        raise BadSetting(f"--by {by.column}: {wrong!r} is no number, so that there are no bands. Leave them out.")
+    if by.cuts or (as_numbers and len(set(numbers.values())) > MOST_VALUES):
+        cuts = by.cuts or tuple(np.unique(np.quantile(list(numbers.values()), [1 / 3, 2 / 3])).tolist())
+        at = np.searchsorted(cuts, list(numbers.values()), side="right").tolist()
+        return _band_names(cuts), dict(zip(numbers, at, strict=True))
+    names = sorted(set(known.values()), key=lambda text: (_rank(text), text))
+    if len(names) > MOST_GROUPS:
+        raise BadSetting(
+            f"--by {by.column}: it has {len(names)} different values, such as {names[0]!r}."
+            f" Group by a column of at most {MOST_GROUPS}."
+        )
+    return names, {image: names.index(value) for image, value in known.items()}
+
+
+def _rank(text: str) -> float:
+    """For sorting: a number by its value, other text behind all of them."""
+    number = _number(text)
+    return float("inf") if np.isnan(number) else number
+
+
+def _value(record: Any, column: str) -> str:
+    if column in ("split", "source"):
+        return str(getattr(record, column))
+    by_name: Mapping[str, str] = {name.lower(): value for name, value in record.attributes.items()}
+    return by_name.get(column.lower(), "").strip()
+
+
+def _number(text: str) -> float:
+    """A number, or an age as DICOM writes it (058Y); NaN if it is none."""
+    years = re.fullmatch(r"(\d+)Y", text)
+    try:
+        return float(years[1] if years else text)
+    except ValueError:
+        return float("nan")
+
+
+def _band_names(cuts: Sequence[float]) -> list[str]:
+    edges = [f"{cut:g}" for cut in cuts]
+    between = [f"{low} to below {high}" for low, high in pairwise(edges)]
+    return [f"below {edges[0]}", *between, f"from {edges[-1]}"]
+
+
+# ---- groups of lesions ---------------------------------------------------------------------------------------------
+
+
+def _sizes(table: PairTable, cuts: Sequence[float]) -> tuple[dict[str, list[float]], NDArray[np.int64]]:
+    """The shares of the image at which sizes part, by finding, and each pair's size (pair,), -1 = of no group."""
+    share = np.where(np.isnan(table["mask_share"]), table["box_share"], table["mask_share"])
+    located = (table["located"] == 1) & ~np.isnan(share)
+    size = np.full(len(table), -1, dtype=np.int64)
+    used: dict[str, list[float]] = {}
+    if cuts and len(cuts) != len(SIZES) - 1:
+        raise BadSetting(f"--by size:{','.join(f'{cut:g}' for cut in cuts)}: {' '.join(SIZES)} part at two shares.")
+    for finding in table.findings:
+        at = located & (table["finding"] == finding)
+        if not at.any():
+            continue
+        ends = np.asarray(cuts) if cuts else np.quantile(share[at], [1 / 3, 2 / 3])
+        used[finding] = ends.tolist()
+        # At the end of a third belongs to the smaller one, at a given end to the larger one, as for any band.
+        size[at] = np.searchsorted(ends, share[at], side="right" if cuts else "left")
+    return used, size
+
+
+def _only_lesions(table: PairTable, of_group: NDArray[np.bool_]) -> PairTable:
+    """The table with these positives and all negatives; other positives become of unknown label."""
+    out = (table["label"] == 1) & ~of_group
+    numbers = dict(table.numbers)
+    for name in ("label", "positive"):
+        numbers[name] = np.where(out, np.nan, numbers[name])
+    numbers["located"] = np.where(out, 0.0, numbers["located"])
+    ious = tuple(() if gone else own for own, gone in zip(table.box_iou, out.tolist(), strict=True))
+    return PairTable(table.text, numbers, ious)

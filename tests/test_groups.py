@@ -1,0 +1,155 @@
+"""Numbers by group, by hand: two findings, six images of five patients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from radtag.data.table import Dataset, Record
+from radtag.errors import BadSetting
+from radtag.groups import By, checked, grouped
+from radtag.pairs import PairTable
+from radtag.report.page import _groups
+
+nan = float("nan")
+FINDINGS = ("nodule", "effusion")
+#        patient, sex, age, pointing of its nodule (NaN = it has none), share of the image
+IMAGES = {
+    "a": ("p", "F", "031Y", 1.0, 0.01),
+    "b": ("p", "F", "032Y", 0.0, 0.02),
+    "c": ("q", "F", "45", 1.0, 0.03),
+    "d": ("r", "M", "52", 0.0, 0.04),
+    "e": ("s", "M", "70", 1.0, 0.05),
+    "f": ("t", "", "", nan, nan),
+}
+
+
+def dataset() -> Dataset:
+    return Dataset(
+        "hand",
+        FINDINGS,
+        tuple(
+            Record(
+                name, Path(name), (float(not np.isnan(hit)), 0.0), patient, "test", attributes={"Sex": sex, "age": age}
+            )
+            for name, (patient, sex, age, hit, _) in IMAGES.items()
+        ),
+    )
+
+
+def table() -> PairTable:
+    rows = []
+    for name, (patient, _, _, hit, share) in IMAGES.items():
+        has = not np.isnan(hit)
+        common = {"image": name, "patient": patient, "split": "test", "threshold": 0.5}
+        marked = {"marked": 0.1, "map_max": 0.4, "map_mean": 0.1}
+        rows.append(
+            {**common, **marked, "finding": "nodule", "label": float(has), "score": 0.9 if has else 0.2}
+            | {"positive": float(has), "located": float(has)}
+            | ({"pointing": hit, "dice": hit / 2, "mask_share": share, "box_iou": (hit,)} if has else {})
+        )
+        rows.append(
+            {**common, **marked, "finding": "effusion", "label": 0.0, "score": 0.1, "positive": 0.0, "located": 0.0}
+        )
+    return PairTable.of(rows)
+
+
+def groups(*by: str, bootstraps: int = 50) -> dict:
+    return grouped(table(), dataset(), checked(by, dataset()), bootstraps=bootstraps)["groups"]
+
+
+def value(part: dict, key: str, finding: str = "nodule") -> float:
+    return part["findings"][finding][key]["value"]
+
+
+def test_each_group_has_its_own_numbers_and_its_gap() -> None:
+    sex = groups("sex")["sex"]
+    assert sex["reference"] == "F"
+    assert sex["unknown"] == 1
+    female, male = sex["parts"]["F"], sex["parts"]["M"]
+    assert (female["images"], female["patients"]) == (3, 2)
+    assert value(female, "pointing") == pytest.approx(2 / 3)
+    assert value(male, "pointing") == 0.5
+    assert list(sex["gaps"]) == ["M"]
+    gap = sex["gaps"]["M"]["findings"]["nodule"]["pointing"]
+    assert gap["value"] == pytest.approx(0.5 - 2 / 3)
+    assert gap["low"] < gap["value"] < gap["high"]
+    assert gap["n"] == 2
+
+
+def test_a_gap_of_one_patients_two_groups_is_taken_on_the_same_draws() -> None:
+    """Both groups are of the same patients and the same in each: the gap is always 0."""
+    images = {name: (f"p{i // 2}", "LR"[i % 2], float(i // 2 % 2)) for i, name in enumerate("abcdefgh")}
+    records = tuple(
+        Record(name, Path(name), (1.0,), patient, "test", attributes={"side": side})
+        for name, (patient, side, _) in images.items()
+    )
+    rows = [
+        {"image": name, "patient": patient, "finding": "x", "label": 1.0, "score": 0.5, "positive": 1.0}
+        | {"located": 1.0, "pointing": hit, "box_iou": (hit,)}
+        for name, (patient, _, hit) in images.items()
+    ]
+    data = Dataset("pairs", ("x",), records)
+    found = grouped(PairTable.of(rows), data, checked(["side"], data), bootstraps=200)["groups"]["side"]
+    assert found["parts"]["L"]["findings"]["x"]["pointing"]["low"] < 0.5
+    gap = found["gaps"]["R"]["findings"]["x"]["pointing"]
+    assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
+
+
+def test_bands_of_a_number() -> None:
+    age = groups("age:40,65")["age"]
+    assert {name: part["images"] for name, part in age["parts"].items()} == {
+        "below 40": 2,
+        "40 to below 65": 2,
+        "from 65": 1,
+    }
+    assert age["reference"] == "below 40"
+    assert list(groups("age", bootstraps=0)["age"]["parts"]) == ["031Y", "032Y", "45", "52", "70"]  # few enough values
+
+
+def test_the_size_of_lesions() -> None:
+    size = groups("size")["size"]
+    assert size["reference"] == "large"
+    assert size["cuts"]["nodule"] == pytest.approx([0.01 + 0.04 / 3, 0.01 + 0.08 / 3])
+    assert {name: part["images"] for name, part in size["parts"].items()} == {"small": 2, "medium": 1, "large": 2}
+    small = size["parts"]["small"]
+    assert value(small, "pointing") == 0.5
+    assert value(small, "auroc") == 1  # against all negatives
+    assert small["findings"]["nodule"]["auroc"]["n"] == 3
+    assert small["findings"]["nodule"]["box_0.3"]["n"] == 2
+    assert "healthy_marked" not in small["micro"]
+    given = groups("size:0.02,0.045", bootstraps=0)["size"]
+    assert {name: part["images"] for name, part in given["parts"].items()} == {"small": 1, "medium": 3, "large": 1}
+    assert given["gaps"]["small"]["micro"]["pointing"]["low"] is None
+
+
+def test_the_report_shows_the_gap_and_marks_it() -> None:
+    result = {"findings": dict.fromkeys(FINDINGS), "groups": groups("sex")}
+    (shown,) = _groups(result)
+    assert (shown["column"], shown["unknown"]) == ("sex", 1)
+    female, male = shown["rows"]
+    at = shown["titles"].index("Pointing accuracy")
+    assert female["reference"]
+    assert female["cells"][at]["gap"] is None
+    assert male["cells"][at]["gap"]["value"] == pytest.approx(0.5 - 2 / 3)
+
+
+def test_what_cannot_be_grouped_by() -> None:
+    for by, message in (
+        ("ward", "hand has no such column; it has Sex, age"),
+        ("age:x", "no numbers"),
+        ("age:65,40", "ascend"),
+        ("sex:1,2", "'F' is no number"),
+    ):
+        with pytest.raises(BadSetting, match=message):
+            checked([by], dataset())
+    with pytest.raises(BadSetting, match="part at two shares"):
+        grouped(table(), dataset(), [By("size", (0.1,))], bootstraps=0)
+    many = Dataset(
+        "many", ("x",), tuple(Record(str(i), Path("x"), (1.0,), attributes={"ward": f"w{i}"}) for i in range(30))
+    )
+    with pytest.raises(BadSetting, match="30 different values"):
+        checked(["ward"], many)
+    assert grouped(table(), dataset(), []) == {}
