@@ -23,7 +23,7 @@ METHODS=${METHODS:-guided taggan vagan pylon cam_avg}
 WEIGHTS=(--backbone tf_efficientnet_lite0 --weights package --size "$SIZE" --mixed-precision "$PRECISION")
 
 for set in "${@:-planted}"; do
-    only=() also=() methods=$METHODS
+    only=() also=() spare=() methods=$METHODS
     case $set in
     planted)
         : "${COVID:?the folder of COVID-QU-Ex}"
@@ -39,18 +39,22 @@ for set in "${@:-planted}"; do
         : "${COVID:?the folder of COVID-QU-Ex}"
         source=covid_qu_ex:$COVID
         only=(--finding COVID-19)
+        spare=(--set options.sparsity=2 --set options.identity=5) # it covers a third of the lungs
         ;;
     joint)
         : "${COVID:?the folder of COVID-QU-Ex}" "${TB:?the folder of normal and tuberculosis}"
         source=covid_qu_ex:$COVID
         also=(--also "folder:$TB")
         only=(--finding COVID-19 --finding tuberculosis)
+        spare=(--set options.sparsity=2 --set options.identity=5)
         methods=$(tr ' ' '\n' <<<"$METHODS" | grep -xE 'guided|taggan|vagan' || true) # the others know no normal
         ;;
     esac
     for method in $methods; do
         case $method in
-        guided | taggan) settings=("$method" --steps "$STEPS" --batch-size "$BATCH" --set "options.warm_up=$WARM_UP") ;;
+        guided | taggan)
+            settings=("$method" --steps "$STEPS" --batch-size "$BATCH" --set "options.warm_up=$WARM_UP" ${spare[@]+"${spare[@]}"})
+            ;;
         vagan) settings=(vagan --steps "$STEPS" --batch-size "$BATCH") ;;
         pylon) settings=(pylon --preset small --epochs "$EPOCHS" --set options.pool=lse --set options.sharpness=2) ;;
         cam_avg) settings=(cam --preset small --epochs "$EPOCHS" --set options.pool=avg) ;; # Grad-CAM's map is this one's
