@@ -18,6 +18,7 @@ import torch
 from PIL import Image as Pillow
 
 from radtag.compare import compare, comparison
+from radtag.data.outlines import together
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.evaluate import evaluate, pool
@@ -645,3 +646,47 @@ def test_pairs_come_back_from_their_file(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("image,finding\na,b\n")
     with pytest.raises(BadData, match="has no column 'patient'"):
         PairTable.read(tmp_path / "pairs.csv")
+
+
+@pytest.mark.usefixtures("no_page")
+def test_joint_maps_of_two_kinds_are_measured_as_they_are_shown(
+    dataset: Dataset, tagger: KnownMaps, tmp_path: Path
+) -> None:
+    """Their layers hold logarithms, of whose mean the map is the sigmoid: no mean of layers is a mean of maps."""
+
+    class Joint(KnownMaps):
+        def predict(self, images: Iterable[Image]) -> Iterator[Prediction]:
+            for one in super().predict(images):
+                (layer,) = one.layers
+                low, high = (layer._replace(maps=np.log(layer.maps / (1 - layer.maps)) + by) for by in (-1, 1))
+                yield Prediction(one.image, one.scores, (low, high), joint=True)
+
+    plain, joint = (
+        evaluate(cls(tagger.known), dataset, tmp_path / name, bootstraps=0)
+        for cls, name in ((KnownMaps, "plain"), (Joint, "joint"))
+    )
+    for name, row in rows_of(tmp_path / "plain").items():
+        other = rows_of(tmp_path / "joint")[name]
+        for column in ("map_mean", "map_max", "peak_x", "peak_y", "marked", "pointing", "iou_boxes"):
+            assert other[column] == row[column] or float(other[column]) == pytest.approx(float(row[column]), rel=1e-5)
+        assert other["pointing_network"] == ""  # networks of two kinds have no own map in common
+    assert joint["findings"]["opacity"]["pointing"] == plain["findings"]["opacity"]["pointing"]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_an_outline_whose_parts_do_not_fit_is_lost_and_the_rest_is_measured(
+    dataset: Dataset, tagger: KnownMaps, tmp_path: Path
+) -> None:
+    parts = []
+    for number, side in enumerate((8, 9)):
+        parts.append(tmp_path / f"part{number}.png")
+        Pillow.fromarray(np.full((side, side), 255, dtype=np.uint8)).save(parts[-1])
+    records = tuple(
+        replace(one, boxes_xyxy={}, masks={"opacity": together(parts)}) if one.labels[0] == 1 else one
+        for one in dataset.records
+    )
+    result = evaluate(tagger, replace(dataset, records=records), tmp_path / "out", bootstraps=0)
+    assert any(
+        "cannot be read and counts as unknown" in note or "count as unknown" in note
+        for note in result["about"]["notes"]
+    )

@@ -25,6 +25,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -414,7 +415,7 @@ class _Scorer:
             else:
                 try:
                     truth = truth_of(record, finding, prediction.image.size_rc)
-                except UnreadableImage as error:
+                except (UnreadableImage, BadData) as error:  # or parts of an outline that do not fit each other
                     self.lost.append(str(error))
                     truth = None
                 if truth is not None and not len(truth.boxes_xyxy):
@@ -485,7 +486,7 @@ def _beyond(mask: Mask | None, where: Mask) -> bool:
 def _marked(tag: Tag, where: Mask | None) -> float:
     """The proposed mask's share of the pixels that count."""
     if where is None:
-        return tag.mask_area_px / tag.prediction.image.pixels.size
+        return tag.mask_area_px / math.prod(tag.prediction.image.size_rc)
     return float(tag.mask[where].mean())
 
 
@@ -517,9 +518,9 @@ def _tagger(run: Run | Path | str | Sequence[Run | Path | str] | Predictor, opti
 def _network_map(prediction: Prediction, at: int) -> NDArray[np.float32] | None:
     """The sum of a finding's uncalibrated maps at the network's input size, their cells as tiles.
 
-    None where networks differ in their frame.
+    None where networks differ in their frame, or in what their maps are.
     """
-    if any(layer.frame != prediction.frame for layer in prediction.layers):
+    if prediction.joint or any(layer.frame != prediction.frame for layer in prediction.layers):
         return None
     size = prediction.frame.size_rc
     cells = [layer.maps if layer.sigmoids is None else layer.sigmoids for layer in prediction.layers]
@@ -531,6 +532,8 @@ def _network_map(prediction: Prediction, at: int) -> NDArray[np.float32] | None:
 
 def _means(prediction: Prediction) -> NDArray[np.float64]:
     """(finding,) mean of the map over original pixels, without making it: interpolation is linear."""
+    if prediction.joint:  # of which a sigmoid is taken, which is not
+        return np.array([prediction.map(i).mean(dtype=np.float64) for i in range(len(prediction.scores))])
     total = np.zeros(len(prediction.scores))
     for layer in prediction.layers:
         for i, grid in enumerate(layer.grids):
