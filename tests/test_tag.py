@@ -861,6 +861,16 @@ def test_a_folder_never_mixes_areas_and_one_from_before_there_were_any_is_comple
         Tagger(run, area="heart")  # type: ignore[arg-type]
 
 
+def test_no_change_worth_the_name_makes_a_joint_map_alone(run, tmp_path):
+    """A mask threshold may be 0, and any change at all is infinitely above it."""
+    changes = taking(tmp_path / "taker")
+    calibration = replace(changes.calibration, mask_threshold=(0.0, 0.0))
+    changes = replace(changes, model=Barely(), calibration=calibration)
+    (both,) = Tagger([changes, run]).predict([Image(np.full((SIDE, SIDE), 0.3, dtype=np.float32), "a.png")])
+    assert both.joint
+    assert both.map(0).max() < 0.375
+
+
 # -- names
 
 
