@@ -67,7 +67,7 @@ Findings = Annotated[
 ]
 WithRun = Annotated[
     list[Path] | None,
-    typer.Option("--with", metavar="RUN", help="A further run to average with; repeat for several."),
+    typer.Option("--with", metavar="RUN", help="A further run to speak with one voice; repeat for several."),
 ]
 LaidBy = Annotated[
     Literal["measured", "tiles"],
