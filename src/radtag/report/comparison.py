@@ -206,9 +206,9 @@ def _verdict(one: Definition, entry: Mapping[str, Any] | None) -> Literal["bette
     return "better" if (entry["low"] > 0) == (one.better == "higher") else "worse"
 
 
-def _lede(names: Sequence[str], apart: Sequence[Mapping[str, Any]], total: str) -> str:
-    """What is surely different, in words."""
-    words = []
+def _lede(names: Sequence[str], apart: Sequence[Mapping[str, Any]], total: str) -> list[str]:
+    """What is surely different, in words, a paragraph for each that is compared with the first."""
+    paragraphs = []
     for name, one in zip(names[1:], apart, strict=True):
         better: list[str] = []
         worse: list[str] = []
@@ -221,10 +221,11 @@ def _lede(names: Sequence[str], apart: Sequence[Mapping[str, Any]], total: str) 
             unit = unit_of(key)
             size = figure(entry["value"], f"±{unit}") + (" % points" if unit else "")
             (better if verdict == "better" else worse).append(f"{BY_KEY[key].title} ({size})")
-        if better:
-            words.append(f"Of the main numbers, {name} is ahead of {names[0]} in {', '.join(better)}.")
-        if worse:
-            words.append(f"Of the main numbers, {name} is behind {names[0]} in {', '.join(worse)}.")
-        if not better and not worse:
-            words.append(f"{name} and {names[0]} cannot be told apart by the main numbers on this data.")
-    return " ".join(words)
+        found = [
+            f"is {word} {names[0]} in {', '.join(of)}" for word, of in (("ahead of", better), ("behind", worse)) if of
+        ]
+        if found:
+            paragraphs.append(f"Of the main numbers, {name} {', and '.join(found)}.")
+        else:
+            paragraphs.append(f"{name} and {names[0]} cannot be told apart by the main numbers on this data.")
+    return paragraphs
