@@ -497,6 +497,27 @@ def test_images_whose_masks_are_not_limited_are_counted(
 
 
 @pytest.mark.usefixtures("no_page")
+def test_folds_that_were_tagged_in_other_ways_are_not_pooled(
+    dataset: Dataset, tagger: KnownMaps, tmp_path: Path
+) -> None:
+    for image, (name, settings) in zip(
+        ("one", "two", "three"),
+        (
+            ("a", {"grid": "measured", "mask": [0.5] * 3}),
+            ("b", {"grid": "measured", "mask": [0.4] * 3}),
+            ("c", {"grid": "tiles"}),
+        ),
+        strict=True,
+    ):
+        tagger.settings = {"findings": ["opacity"], **settings}
+        one = replace(dataset, records=tuple(record for record in dataset.records if record.image.startswith(image)))
+        evaluate(tagger, one, tmp_path / name, bootstraps=0)
+    pool([tmp_path / "a", tmp_path / "b"], tmp_path / "pooled", bootstraps=0)  # thresholds are each run's own
+    with pytest.raises(BadData, match=r"c was tagged otherwise than .*a, where grid was measured, now tiles"):
+        pool([tmp_path / "a", tmp_path / "c"], tmp_path / "other", bootstraps=0)
+
+
+@pytest.mark.usefixtures("no_page")
 def test_evaluations_of_other_pixels_are_not_mixed(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
     evaluate(tagger, dataset, tmp_path / "image", bootstraps=0)
     evaluate(tagger, dataset, tmp_path / "lungs", bootstraps=0, inside="lungs")

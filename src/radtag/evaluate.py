@@ -183,7 +183,8 @@ def pool(
         overwrite: any other evaluation in the folder is replaced as well, where it is otherwise refused.
 
     Raises:
-        BadData: a folder that is no evaluation, folds that share an image, or that differ in their findings.
+        BadData: a folder that is no evaluation, folds that share an image, that differ in their findings, or that were
+            tagged in different ways.
         BadSetting: a negative number of bootstraps, or a folder that holds another evaluation.
     """
     _refuse_negative(bootstraps)
@@ -193,6 +194,7 @@ def pool(
     parts = [PairTable.read(path / "pairs.csv") for path in paths]
     abouts = [read_metrics(path)["about"] for path in paths]
     refuse_mixed(paths, abouts)
+    refuse_other_ways(paths, abouts)
     seen: dict[str, Path] = {}
     for path, part in zip(paths, parts, strict=True):
         if part.findings != parts[0].findings:
@@ -313,6 +315,25 @@ def refuse_mixed(folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -
             raise BadData(
                 f"{folder} counts the pixels inside the {inside}, and {folders[0]} those inside the {counted_in[0]}."
                 " Evaluate both with the same --inside."
+            )
+
+
+TAGGED_BY = ("grid", "tta", "min_area_px", "area", "explain", "explain_layer", "explain_scale")
+"""Of a tagger's settings, those that are not a run's own, as thresholds are: what they make is not to be pooled."""
+
+
+def refuse_other_ways(folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses to pool folds that were tagged in different ways.
+
+    Raises:
+        BadData: one mirrored its images, or limited its masks, and another did not.
+    """
+    ways = [{name: about.get("tagging", {}).get(name) for name in TAGGED_BY} for about in abouts]
+    for folder, way in zip(folders, ways, strict=True):
+        if way != ways[0]:
+            raise BadData(
+                f"{folder} was tagged otherwise than {folders[0]}, where {changes(ways[0], way)}."
+                " Evaluate all folds with the same options."
             )
 
 
