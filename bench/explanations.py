@@ -18,11 +18,10 @@ fast as the package. "Of work" is in processors' time, which other programs dist
 
 from __future__ import annotations
 
-import argparse
 import statistics
 
 import torch
-from maps import Classifier, processor, seconds
+from maps import Classifier, arguments, processor, seconds
 from monai.visualize import GradCAM as MonaiGradCAM
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -32,13 +31,7 @@ from radtag.saliency import Explainer
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--findings", type=int, default=14)
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    asked = arguments(__doc__)
     torch.manual_seed(0)
     images = torch.rand(asked.batch, 1, asked.side, asked.side).contiguous(memory_format=torch.channels_last)
     model = build("cam", asked.findings, BackboneOptions(name=asked.backbone, weights="none"), {}, asked.side)

@@ -38,6 +38,17 @@ class Classifier(nn.Module):
         return self.model.head(self.coarsest(self.model.backbone(images)[-1])).mean(dim=(2, 3))
 
 
+def arguments(description: str | None) -> argparse.Namespace:
+    """What is asked of a comparison of maps: of which network, how many, how often."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--findings", type=int, default=14)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
 def seconds(act: Callable[[], object]) -> tuple[float, float]:
     """Seconds on the clock, and of processors' work."""
     start, work = time.perf_counter(), time.process_time()
@@ -55,13 +66,7 @@ def processor() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--findings", type=int, default=14)
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    asked = arguments(__doc__)
     torch.manual_seed(0)
     backbone = BackboneOptions(name=asked.backbone, weights="none")
     images = torch.rand(asked.batch, 1, asked.side, asked.side).contiguous(memory_format=torch.channels_last)

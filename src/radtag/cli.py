@@ -69,6 +69,18 @@ WithRun = Annotated[
     list[Path] | None,
     typer.Option("--with", metavar="RUN", help="A further run to speak with one voice; repeat for several."),
 ]
+ScoredSplits = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="SPLIT", help="Score this split; repeat it for several. Default: test."),
+]
+CountedInside = Annotated[
+    Literal["image", "lungs"],
+    typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
+]
+MinArea = Annotated[
+    float | None,
+    typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/4000 of the image."),
+]
 LaidBy = Annotated[
     Literal["measured", "tiles"],
     typer.Option("--grid", help="Where cells lie: where they were measured to look, or, as published, their tiles."),
@@ -472,10 +484,7 @@ def tag(
     mask: MaskOver = "validated",
     grid: LaidBy = "measured",
     tta: Mirrored = "none",
-    min_area: Annotated[
-        float | None,
-        typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/4000 of the image."),
-    ] = None,
+    min_area: MinArea = None,
     area: MaskArea = "image",
     explain: Explain = None,
     explain_layer: ExplainLayer = None,
@@ -598,10 +607,7 @@ def evaluate(
             help="Score these images too; findings they do not label are unknown in them. Repeat it for several.",
         ),
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="SPLIT", help="Score this split; repeat it for several. Default: test."),
-    ] = None,
+    only: ScoredSplits = None,
     splits: Splits = None,
     split_seed: SplitSeed = 0,
     with_run: WithRun = None,
@@ -613,10 +619,7 @@ def evaluate(
     explain: Explain = None,
     explain_layer: ExplainLayer = None,
     explain_scale: ExplainScale = "score",
-    inside: Annotated[
-        Literal["image", "lungs"],
-        typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
-    ] = "image",
+    inside: CountedInside = "image",
     by: ByColumn = None,
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
@@ -637,7 +640,6 @@ def evaluate(
     _waiting_threads_sleep()
     from radtag.data.sources import open_source
     from radtag.evaluate import evaluate as act
-    from radtag.report.terminal import metrics_table
 
     wanted = only or ["test"]
     dataset = open_source(source, splits=splits, only=wanted, seed=split_seed)
@@ -665,10 +667,7 @@ def evaluate(
             device=device,
             batch_size=batch_size,
         )
-    console = _console()
-    for note in result["about"]["left_out"] if finding is None else ():
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
+    _print_scored(result, out, finding, as_json)
 
 
 @app.command()
@@ -713,21 +712,12 @@ def score(
         Literal["refuse", "empty"],
         typer.Option("--missing", help="A pair without a map: refuse, or count it as a map of nothing."),
     ] = "refuse",
-    min_area: Annotated[
-        float | None,
-        typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/4000 of the image."),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="SPLIT", help="Score this split; repeat it for several. Default: test."),
-    ] = None,
+    min_area: MinArea = None,
+    only: ScoredSplits = None,
     splits: Splits = None,
     split_seed: SplitSeed = 0,
     finding: Findings = None,
-    inside: Annotated[
-        Literal["image", "lungs"],
-        typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
-    ] = "image",
+    inside: CountedInside = "image",
     by: ByColumn = None,
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
@@ -744,17 +734,14 @@ def score(
     Example: radtag score gradcam_maps chexpert:CheXpert --values image --mask otsu --out scores
     """
     from radtag.data.sources import open_source
-    from radtag.report.terminal import metrics_table
     from radtag.score import score as act
 
-    dataset = open_source(source, splits=splits, only=only or ["test"], seed=split_seed)
+    dataset = open_source(source, splits=splits, only=only or ["test"], seed=split_seed, findings=finding)
     validation = None
     if thresholds_from is not None:
         folder, other = thresholds_from
         chosen_on = open_source(other, splits=splits if other == source else None, seed=split_seed)
         validation = (folder, chosen_on.only(thresholds_split))
-    if finding:
-        dataset = dataset.with_findings(finding)
     with _progress("scoring") as advance:
         result = act(
             maps,
@@ -774,10 +761,7 @@ def score(
             overwrite=overwrite,
             progress=advance,
         )
-    console = _console()
-    for note in result["about"]["left_out"] if finding is None else ():
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
+    _print_scored(result, out, finding, as_json)
 
 
 @app.command()
@@ -972,6 +956,15 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _print_scored(result: Mapping[str, Any], out: Path, finding: Sequence[str] | None, as_json: bool) -> None:
+    """What evaluate and score say: the findings that were left out unasked, the table, and where the report is."""
+    from radtag.report.terminal import metrics_table
+
+    for note in result["about"]["left_out"] if finding is None else ():
+        _console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
 
 
 def _print(values: Mapping[str, Any], as_json: bool, *parts: str | Table) -> None:

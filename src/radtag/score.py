@@ -38,7 +38,7 @@ from radtag.images import Image, read
 from radtag.mapfiles import MapFolder, Named, read_map, without_ending
 from radtag.metrics.chexlocalize import best_of
 from radtag.metrics.resize import bilinear
-from radtag.tag import Layer, Prediction, Tag
+from radtag.tag import Layer, Prediction, Tag, tags_of
 from radtag.truth import truth_of
 from radtag.words import counted
 
@@ -237,19 +237,9 @@ class GivenMaps:
 
     def tags(self, prediction: Prediction, name: str) -> list[Tag]:
         """The tags of one image, one a finding."""
-        return [
-            Tag(
-                image=name,
-                finding=finding,
-                score=float(prediction.scores[i]),
-                threshold=float(self.thresholds.score[finding]),
-                mask_rule=self.thresholds.mask[finding],
-                min_area_px=self._min_area_px,
-                prediction=prediction,
-                index=i,
-            )
-            for i, finding in enumerate(self.findings)
-        ]
+        thresholds = [self.thresholds.score[finding] for finding in self.findings]
+        rules = [self.thresholds.mask[finding] for finding in self.findings]
+        return tags_of(prediction, name, self.findings, thresholds, rules, self._min_area_px)
 
     def notes(self) -> list[str]:
         """What to know of numbers made from these maps."""

@@ -310,6 +310,30 @@ class Tag:
         )
 
 
+def tags_of(
+    prediction: Prediction,
+    name: str,
+    findings: Sequence[str],
+    thresholds: Sequence[float] | NDArray[np.floating[Any]],
+    mask_rules: Sequence[float | Literal["otsu"]],
+    min_area_px: float | None,
+) -> list[Tag]:
+    """The tags of one image, one a finding; thresholds and mask rules are the findings', in their order."""
+    return [
+        Tag(
+            image=name,
+            finding=finding,
+            score=float(prediction.scores[i]),
+            threshold=float(thresholds[i]),
+            mask_rule=mask_rules[i],
+            min_area_px=min_area_px,
+            prediction=prediction,
+            index=i,
+        )
+        for i, finding in enumerate(findings)
+    ]
+
+
 class Prepared(NamedTuple):
     """An image as every network of a tagger takes it: (row, col) uint8 and the way back, for each."""
 
@@ -543,19 +567,10 @@ class Tagger:
 
     def tags(self, prediction: Prediction, name: str) -> list[Tag]:
         """The tags of one image, one a finding."""
-        return [
-            Tag(
-                image=name,
-                finding=finding,
-                score=float(prediction.scores[i]),
-                threshold=float(self.thresholds[i]),
-                mask_rule="otsu" if self._otsu else float(self.mask_thresholds[i]),
-                min_area_px=self.min_area_px,
-                prediction=prediction,
-                index=i,
-            )
-            for i, finding in enumerate(self.findings)
+        rules: list[float | Literal["otsu"]] = [
+            "otsu" if self._otsu else float(threshold) for threshold in self.mask_thresholds
         ]
+        return tags_of(prediction, name, self.findings, self.thresholds, rules, self.min_area_px)
 
     def tag(self, images: Iterable[Path | str | Image] | Path | str | Image) -> Iterator[Tag]:
         """Tags of files, folders, or images at hand: one for each image and finding, image by image.
