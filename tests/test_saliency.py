@@ -650,6 +650,13 @@ def test_runs_that_cannot_be_explained_are_refused(options: Any, scale: str, mes
         Tagger(run, device="cpu", **options)
 
 
+def test_a_game_is_refused_before_networks_are_loaded(tmp_path: Path):
+    classifier, game = make_run(tmp_path / "classifier"), make_run(tmp_path / "game", scale="amount")
+    (classifier.path / "weights.safetensors").unlink()
+    with pytest.raises(BadSetting, match="game is no classifier"):
+        Tagger([classifier, game], device="cpu", explain="gradcam")
+
+
 def test_the_command_line_tags_and_evaluates_with_explanations(
     tmp_path: Path, pictures: list[Image], capsys: pytest.CaptureFixture[str]
 ):

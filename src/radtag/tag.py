@@ -412,6 +412,12 @@ class Tagger:
             raise BadSetting(f"the scale of explanations is score or image, got {explain_scale!r}.")
         if explain is None and (explain_layer is not None or explain_scale != "score"):
             raise BadSetting("a layer or a scale of explanations is given, and no method. Name one with explain.")
+        for run in self.runs if explain is not None else ():
+            if run.calibration.scale != "logit":
+                raise BadSetting(
+                    f"{run.path} is no classifier: its maps are what it takes away, and there is nothing to explain."
+                    " Leave explain out, or give a classifier's run."
+                )
         self.findings: tuple[str, ...] = known if findings is None else tuple(dict.fromkeys(findings))
         for name in self.findings:
             if name not in known:
@@ -452,11 +458,6 @@ class Tagger:
         self._explainers: list[Explainer] = []
         self._explain_scale = explain_scale
         for run, model in zip(self.runs, self._models, strict=True) if explain is not None else ():
-            if run.calibration.scale != "logit":
-                raise BadSetting(
-                    f"{run.path} is no classifier: its maps are what it takes away, and there is nothing to explain."
-                    " Leave explain out, or give a classifier's run."
-                )
             assert explain is not None
             self._explainers.append(Explainer(model, explain, layer=explain_layer))
         self.pictures: tuple[Saved, ...] = PICTURES
