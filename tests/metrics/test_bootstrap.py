@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from radtag.metrics import bootstrap
+from radtag.metrics import bootstrap, froc
+from radtag.metrics.classification import calibration_error
 
 nan = float("nan")
 
@@ -207,3 +208,111 @@ def test_refusals_name_the_value() -> None:
         bootstrap.ranking(np.eye(2), np.eye(2), resampling, "auc")
     with pytest.raises(ValueError, match="between 0 and 1"):
         bootstrap.mean([1, 2], [0, 0], 1, resampling).estimates(level=95)
+
+
+def detected(seed: int = 0, ties: bool = True):
+    """Cases of three findings and 12 patients, the third without lesions, with detections of few scores."""
+    draw = np.random.default_rng(seed)
+    cases = 60
+    finding, lesions = draw.integers(0, 3, cases), draw.integers(0, 3, cases)
+    lesions[finding == 2] = 0
+    kinds, scores, case = [], [], []
+    for i in range(cases):
+        found = draw.integers(0, lesions[i] + 1)
+        own = [froc.HIT] * found + [froc.FALSE] * draw.integers(0, 3) + [froc.NEUTRAL] * draw.integers(0, 2)
+        kinds += own
+        scores += (draw.random(len(own)) + 0.2 * (np.array(own) == 1)).round(1 if ties else 9).tolist()
+        case += [i] * len(own)
+    patients = draw.integers(0, 12, cases)
+    arrays = np.array(kinds, dtype=np.int8), np.array(scores), np.array(case)
+    return froc.Cases(*arrays, lesions, finding), patients
+
+
+def redrawn(cases: froc.Cases, own: np.ndarray, counts: np.ndarray):
+    """What a loop would score: every detection of a drawn case, as often as it is drawn."""
+    times = np.where(own, counts, 0)
+    again = np.repeat(np.arange(len(cases.case)), times[cases.case])
+    return cases.kinds[again], cases.scores[again], int((times * cases.lesions).sum()), int(times.sum())
+
+
+def test_froc_equals_scoring_every_draw_anew() -> None:
+    cases, patients = detected()
+    resampling = bootstrap.Resampling(patients, replicates=40)
+    rates = (0.125, 0.5, 1.0)
+    found = bootstrap.froc(cases, 3, resampling, at=rates)
+    together = bootstrap.mean_of(found)
+    for scope in range(4):
+        own = cases.finding == scope if scope < 3 else np.ones(60, dtype=bool)
+        for replicate in range(-1, 40):
+            counts = resampling.counts[resampling.row, replicate] if replicate >= 0 else np.ones(60, dtype=int)
+            kinds, scores, lesions, images = redrawn(cases, own, counts)
+            want = froc.curve(kinds, scores, lesions=lesions, images=images)
+            got = [one.drawn[scope, replicate] if replicate >= 0 else one.value[scope] for one in found]
+            np.testing.assert_allclose(got, want.at(rates), rtol=0, atol=1e-12)
+            mean = together.drawn[scope, replicate] if replicate >= 0 else together.value[scope]
+            assert mean == pytest.approx(want.score(rates), nan_ok=True)
+    assert np.isnan(together.value[2])  # a finding without lesions
+    assert together.n.tolist() == [
+        int(cases.lesions[cases.finding == 0].sum()), int(cases.lesions[cases.finding == 1].sum()), 0,
+        int(cases.lesions.sum()),
+    ]  # fmt: skip
+    assert together.estimates().macro.n == 2
+
+
+def test_detection_precision_equals_scoring_every_draw_anew() -> None:
+    cases, patients = detected(1, ties=False)
+    kept = cases.kinds != froc.NEUTRAL
+    cases = froc.Cases(cases.kinds[kept], cases.scores[kept], cases.case[kept], cases.lesions, cases.finding)
+    resampling = bootstrap.Resampling(patients, replicates=40)
+    found = bootstrap.detection_precision(cases, 3, resampling)
+    for scope in range(4):
+        own = cases.finding == scope if scope < 3 else np.ones(60, dtype=bool)
+        for replicate in range(-1, 40):
+            counts = resampling.counts[resampling.row, replicate] if replicate >= 0 else np.ones(60, dtype=int)
+            kinds, scores, lesions, _ = redrawn(cases, own, counts)
+            got = found.drawn[scope, replicate] if replicate >= 0 else found.value[scope]
+            assert got == pytest.approx(froc.average_precision(kinds, scores, lesions=lesions), nan_ok=True, abs=1e-12)
+
+
+def test_ties_of_detections_count_in_the_order_given() -> None:
+    case = np.zeros(3, dtype=int)
+    for kinds, want in (([1, 0, 1], 51 / 101 + 50 / 101 * 2 / 3), ([0, 1, 1], 2 / 3)):
+        cases = froc.Cases(np.array(kinds, dtype=np.int8), np.full(3, 0.5), case, np.array([2]), np.array([0]))
+        found = bootstrap.detection_precision(cases, 1, bootstrap.Resampling(["a"], replicates=1))
+        assert found.value[0] == pytest.approx(want)
+        assert found.value[0] == pytest.approx(froc.average_precision(kinds, [0.5] * 3, lesions=2))
+        assert bootstrap.froc(cases, 1, bootstrap.Resampling(["a"], replicates=1), at=(0.5,))[0].value[0] == 0
+
+
+def test_nothing_found_and_nothing_to_find() -> None:
+    empty = np.zeros(0, dtype=np.int8), np.zeros(0), np.zeros(0, dtype=int)
+    resampling = bootstrap.Resampling(["a", "b"], replicates=5)
+    cases = froc.Cases(*empty, np.array([2, 1]), np.array([0, 0]))
+    assert bootstrap.detection_precision(cases, 1, resampling).value.tolist() == [0, 0]
+    assert bootstrap.froc(cases, 1, resampling, at=(1,))[0].value.tolist() == [0, 0]
+    none = froc.Cases(*empty, np.array([0, 0]), np.array([0, 0]))
+    assert np.isnan(bootstrap.detection_precision(none, 1, resampling).drawn).all()
+    assert np.isnan(bootstrap.froc(none, 1, resampling)[0].drawn).all()
+    with pytest.raises(ValueError, match=r"1, 0 or -1, got \{2\}"):
+        froc.Cases(np.array([2], dtype=np.int8), np.ones(1), np.zeros(1, dtype=int), np.ones(1, dtype=int), np.zeros(1))
+
+
+def test_calibration_error_of_every_draw() -> None:
+    patients, labels, scores = made()
+    scores = np.clip(scores, 0, 1)
+    finding = np.tile(np.arange(3), len(labels))
+    resampling = bootstrap.Resampling(np.repeat(patients, 3).tolist(), replicates=30)
+    y, s = labels.ravel(), scores.ravel()
+    found = bootstrap.calibration_error(y, s, finding, 3, resampling)
+    for scope in range(4):
+        own = finding == scope if scope < 3 else np.ones(len(y), dtype=bool)
+        value = calibration_error(y[own], s[own])
+        assert found.value[scope] == pytest.approx(value)
+        plain = []
+        for replicate in range(30):
+            rows = np.repeat(np.arange(len(y)), np.where(own, resampling.counts[resampling.row, replicate], 0))
+            plain.append(calibration_error(y[rows], s[rows]))
+        # Moved as a whole, so that they lie about the value.
+        np.testing.assert_allclose(found.drawn[scope], np.maximum(np.array(plain) + value - np.mean(plain), 0))
+    assert found.n.tolist() == [*(~np.isnan(labels)).sum(axis=0), (~np.isnan(labels)).sum()]
+    assert found.undefined.tolist() == [*np.isnan(labels).sum(axis=0), np.isnan(labels).sum()]

@@ -87,3 +87,14 @@ def test_the_pointing_game_on_a_mask_allows_a_margin() -> None:
     assert points.pointing_hit_mask(score_map, mask, margin_px=14.9) == 0
     assert points.pointing_hit_mask(score_map, mask, margin_px=15, ties="any") == 1
     assert np.isnan(points.pointing_hit_mask(score_map, np.zeros((30, 40)), margin_px=15))
+
+
+def test_the_smallest_box_around_a_point_is_its_own() -> None:
+    boxes = [[0, 0, 10, 20], [2, 2, 6, 6], [30, 0, 40, 5]]
+    #       row, col: in the small box, on its edge, in the large one alone, in none, in the third
+    at = [[3, 3], [6, 6], [15, 5], [7, 20], [5, 30]]
+    assert points.box_of_points(at, boxes).tolist() == [2, 2, 1, 0, 3]
+    assert points.box_of_points(at, boxes[::-1]).tolist() == [2, 2, 3, 0, 1]
+    assert points.box_of_points(at, boxes, convention="radtag").tolist() == [2, 1, 1, 0, 0]
+    assert points.box_of_points(at, np.zeros((0, 4))).tolist() == [0] * 5
+    assert points.box_of_points(np.zeros((0, 2)), boxes).tolist() == []

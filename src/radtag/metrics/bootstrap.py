@@ -32,12 +32,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from radtag.metrics.classification import (
+    CALIBRATION_BINS,
     auroc,
     average_precision,
     binned_auroc,
     binned_average_precision,
+    calibration_bin,
     checked_labels,
 )
+from radtag.metrics.froc import FALSE, FALSE_PER_IMAGE, HIT, NEUTRAL, Cases, precision_at_recalls, sensitivities
 
 Values = NDArray[np.float64]
 Ranking = Literal["auroc", "average_precision"]
@@ -295,6 +298,117 @@ def binned_ranking(
     return Replicates(fine, drawn, cases, np.zeros(findings + 1, dtype=np.int64), patients)
 
 
+def calibration_error(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    finding: ArrayLike,
+    findings: int,
+    resampling: Resampling,
+    *,
+    bins: int = CALIBRATION_BINS,
+) -> Replicates:
+    """Expected calibration error per finding and micro, with its replicates.
+
+    Definition: as :func:`radtag.metrics.classification.calibration_error`; micro takes all cases as one problem. A draw
+    with replacement makes the gaps of bins larger by chance, and so the error: the replicates are moved, each finding's
+    by one amount, so that their mean is the value, and end at 0.
+
+    Args:
+        labels: (case,) 1, 0 or NaN = unknown.
+        scores: (case,) 0-1.
+        finding: (case,) number of each case's finding, from 0.
+        findings: how many findings there are.
+        resampling: made of the patients of these cases, in their order.
+        bins: of equal width.
+    """
+    y, s = checked_labels(labels, scores)
+    f = np.asarray(finding, dtype=np.int64)
+    _fits(len(y), resampling)
+    known = ~np.isnan(y)
+    value, n, patients = np.full(findings + 1, np.nan), *np.zeros((2, findings + 1), dtype=np.int64)
+    drawn = np.full((findings + 1, resampling.replicates), np.nan)
+    for i in range(findings + 1):
+        own = known & (f == i) if i < findings else known
+        if not own.any():
+            continue
+        row = resampling.row[own]
+        place = calibration_bin(s[own], bins=bins), row
+        apart = sparse.coo_array((s[own] - y[own], place), shape=(bins, resampling.patients)).tocsr()
+        cases = np.bincount(row, minlength=resampling.patients).astype(np.float64)
+        n[i], patients[i] = len(row), np.count_nonzero(cases)
+        value[i] = np.abs(apart.sum(axis=1)).sum() / n[i]
+        for where, weights in resampling.blocks(bins):
+            drawn[i, where] = _ratio(np.abs(apart @ weights).sum(axis=0), cases @ weights)
+        defined = drawn[i, ~np.isnan(drawn[i])]
+        drawn[i] = np.maximum(drawn[i] + value[i] - (defined.mean() if len(defined) else 0.0), 0.0)
+    unknown = np.bincount(f[~known], minlength=findings)
+    return Replicates(value, drawn, n, np.append(unknown, unknown.sum()), patients)
+
+
+def froc(
+    cases: Cases, findings: int, resampling: Resampling, *, at: Sequence[float] = FALSE_PER_IMAGE
+) -> list[Replicates]:
+    """Sensitivity at so many false detections per image: per finding and micro with replicates, one for each rate.
+
+    Definition: as :class:`radtag.metrics.froc.Curve`, read by steps, every case counted as often as its patient is
+    drawn. The mean over the rates (:func:`mean_of`) is the score of ANODE09. Micro takes all cases as one problem, so
+    that a rate is one of false detections per pair of image and finding. ``n`` counts lesions.
+
+    Args:
+        cases: with their detections.
+        findings: how many findings there are.
+        resampling: made of the patients of these cases, in their order.
+        at: false detections per image.
+    """
+    rates = list(at)
+    value, drawn = np.empty((len(rates), findings + 1)), np.empty((len(rates), findings + 1, resampling.replicates))
+
+    def read(hits: Values, false: Values, lesions: Values, images: Values) -> Values:
+        sensitivity = np.divide(hits, lesions, out=np.full(hits.shape, np.nan), where=lesions > 0)
+        rate = np.divide(false, images, out=np.full(false.shape, np.nan), where=images > 0)
+        return np.where((lesions > 0) & (images > 0), sensitivities(sensitivity, rate, rates), np.nan)
+
+    for i, running in enumerate(_of_findings(cases, findings, resampling, ties="together")):
+        value[:, i] = read(*running.whole())[:, 0]
+        for where, counts in running.drawn():
+            drawn[:, i, where] = read(*counts)
+    n, patients = _lesions(cases, findings, resampling)
+    none = np.zeros(findings + 1, dtype=np.int64)
+    return [Replicates(value[k], drawn[k], n, none, patients) for k in range(len(rates))]
+
+
+def detection_precision(cases: Cases, findings: int, resampling: Resampling) -> Replicates:
+    """COCO's average precision of detections, per finding and micro, with its replicates.
+
+    Definition: as :func:`radtag.metrics.froc.average_precision`, every case counted as often as its patient is drawn.
+    ``n`` counts lesions.
+
+    Args:
+        cases: with their detections, none of them neutral.
+        findings: how many findings there are.
+        resampling: made of the patients of these cases, in their order.
+    """
+    value, drawn = np.empty(findings + 1), np.empty((findings + 1, resampling.replicates))
+    for i, running in enumerate(_of_findings(cases, findings, resampling, ties="in order")):
+        value[i] = precision_at_recalls(*running.whole()[:3])[0]
+        for where, counts in running.drawn():
+            drawn[i, where] = precision_at_recalls(*counts[:3])
+    n, patients = _lesions(cases, findings, resampling)
+    return Replicates(value, drawn, n, np.zeros(findings + 1, dtype=np.int64), patients)
+
+
+def mean_of(several: Sequence[Replicates]) -> Replicates:
+    """The mean of measures that rest on the same cases, replicate by replicate; NaN where one is."""
+    first = several[0]
+    return Replicates(
+        np.mean([one.value for one in several], axis=0),
+        np.mean([one.drawn for one in several], axis=0),
+        first.n,
+        first.undefined,
+        first.patients,
+    )
+
+
 def difference(a: Replicates, b: Replicates) -> Replicates:
     """System a minus system b, replicate by replicate: both made with one :class:`Resampling` on the same cases.
 
@@ -330,6 +444,80 @@ def paired_difference(
     """
     apart = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     return mean(apart, finding, findings, resampling).estimates(level=level)
+
+
+@dataclass(frozen=True)
+class _Running:
+    """Detections of one finding by descending score, as sums per patient, of which a draw is a product.
+
+    Sensitivity and precision change for the better at hits alone, so that no other point of a curve is needed, however
+    many false detections lie between.
+
+    Args:
+        hits: (point, patient) sparse; lesions found at this point.
+        false: (point, patient) sparse; false detections since the last point.
+        lesions: (patient,).
+        images: (patient,).
+        resampling: what draws.
+    """
+
+    hits: sparse.csr_array
+    false: sparse.csr_array
+    lesions: Values
+    images: Values
+    resampling: Resampling
+
+    def _sums(self, weights: Values) -> tuple[Values, Values, Values, Values]:
+        """Running hits and false detections (point, k), lesions and images (k,), of weights (patient, k)."""
+        return _run(self.hits @ weights), _run(self.false @ weights), self.lesions @ weights, self.images @ weights
+
+    def whole(self) -> tuple[Values, Values, Values, Values]:
+        """Of every patient once."""
+        return self._sums(np.ones((self.resampling.patients, 1)))
+
+    def drawn(self) -> Iterator[tuple[slice, tuple[Values, Values, Values, Values]]]:
+        """Of some replicates at a time."""
+        for where, weights in self.resampling.blocks(self.hits.shape[0], chunk=_IN_CACHE):
+            yield where, self._sums(weights)
+
+
+def _of_findings(
+    cases: Cases, findings: int, resampling: Resampling, *, ties: Literal["together", "in order"]
+) -> Iterator[_Running]:
+    """Each finding's detections, and last those of all; equal scores make one point, or one each in the order given."""
+    _fits(len(cases.lesions), resampling)
+    order = np.argsort(-cases.scores, kind="stable")
+    order = order[cases.kinds[order] != NEUTRAL]
+    kinds, case = cases.kinds[order], cases.case[order]
+    row, level = resampling.row[case], -cases.scores[order]
+    for i in range(findings + 1):
+        own, of_case = (cases.finding[case] == i, cases.finding == i) if i < findings else (slice(None), slice(None))
+        kind, who = kinds[own], row[own]
+        hit = kind == HIT
+        if ties == "together":
+            points = np.unique(level[own][hit])
+            of_hit, of_false = (np.searchsorted(points, level[own][at], "left") for at in (hit, kind == FALSE))
+        else:
+            points = np.flatnonzero(hit)
+            of_hit, of_false = np.arange(len(points)), hit.cumsum()[kind == FALSE]
+        counts = of_false < len(points)  # what comes after the last hit changes nothing
+        everyone = resampling.row[of_case]
+        yield _Running(
+            _sums(of_hit, who[hit], 1.0, len(points), resampling),
+            _sums(of_false[counts], who[kind == FALSE][counts], 1.0, len(points), resampling),
+            np.bincount(everyone, weights=cases.lesions[of_case], minlength=resampling.patients),
+            np.bincount(everyone, minlength=resampling.patients).astype(np.float64),
+            resampling,
+        )
+
+
+def _lesions(cases: Cases, findings: int, resampling: Resampling) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(finding + 1,) lesions, and patients who have one."""
+    n = np.bincount(cases.finding, weights=cases.lesions, minlength=findings).astype(np.int64)
+    has = cases.lesions > 0
+    who = [np.unique(resampling.row[has & (cases.finding == i)]) for i in range(findings)]
+    patients = [*map(len, who), len(np.unique(resampling.row[has]))]
+    return np.append(n, n.sum()), np.array(patients, dtype=np.int64)
 
 
 def _of_measure(

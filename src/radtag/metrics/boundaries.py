@@ -96,7 +96,17 @@ def boundary_distances(
     if spacing_mm is not None and not min(spacing_mm) > 0:
         raise ValueError(f"a spacing is positive, got {spacing_mm}")
     scale = np.array((1.0, 1.0) if spacing_mm is None else spacing_mm)
-    a, b = (np.argwhere(boundary(mask)) * scale for mask in (proposed, truth))
+    part = _around(proposed, truth)  # most of an image is outside both
+    a, b = (np.argwhere(boundary(mask[part])) * scale for mask in (proposed, truth))
     if not len(a) or not len(b):
         return BoundaryDistances(np.zeros(0), np.zeros(0))
     return BoundaryDistances(np.asarray(KDTree(b).query(a)[0]), np.asarray(KDTree(a).query(b)[0]))
+
+
+def _around(*masks: NDArray[Any]) -> tuple[slice, slice]:
+    """The rows and columns that hold all masks: beyond is background, as beyond the image, and no boundary changes."""
+    ends = []
+    for axis in (1, 0):
+        at = np.flatnonzero(np.any([mask.any(axis=axis) for mask in masks], axis=0))
+        ends.append(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0))
+    return ends[0], ends[1]

@@ -43,6 +43,46 @@ HIT, FALSE, NEUTRAL = 1, 0, -1
 
 
 @dataclass(frozen=True)
+class Cases:
+    """The detections of many cases, and how many lesions each case has: what a bootstrap over patients draws from.
+
+    Args:
+        kinds: (detection,) 1 = hit, 0 = false, -1 = neutral.
+        scores: (detection,).
+        case: (detection,) number of the case each belongs to.
+        lesions: (case,) how many there are, found or not.
+        finding: (case,) number of its finding, from 0.
+
+    Raises:
+        ValueError: lengths that differ, a kind that there is not, or a detection of no case.
+    """
+
+    kinds: NDArray[np.int8]
+    scores: Values
+    case: NDArray[np.int64]
+    lesions: NDArray[np.int64]
+    finding: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if not len(self.kinds) == len(self.scores) == len(self.case):
+            raise ValueError(
+                f"{len(self.kinds)} kinds, {len(self.scores)} scores and {len(self.case)} cases do not fit"
+            )
+        if len(self.lesions) != len(self.finding):
+            raise ValueError(f"{len(self.lesions)} numbers of lesions do not fit {len(self.finding)} findings")
+        if not np.isin(self.kinds, (HIT, FALSE, NEUTRAL)).all():
+            raise ValueError(f"a detection is 1, 0 or -1, got {set(self.kinds.tolist())}")
+        if len(self.case) and not (self.case.min() >= 0 and self.case.max() < len(self.lesions)):
+            raise ValueError(f"detections are of cases {self.case.min()} to {self.case.max()} of {len(self.lesions)}")
+
+    def of(self, finding: int) -> Curve:
+        """The curve of one finding."""
+        own = self.finding == finding
+        at = own[self.case]
+        return curve(self.kinds[at], self.scores[at], lesions=int(self.lesions[own].sum()), images=int(own.sum()))
+
+
+@dataclass(frozen=True)
 class Curve:
     """An FROC curve.
 
@@ -155,6 +195,26 @@ def average_precision(kinds: ArrayLike, scores: ArrayLike, *, lesions: int) -> f
     kind = np.asarray(kinds, dtype=np.int8)[np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")]
     hits, false = (kind == HIT).cumsum()[:, None], (kind == FALSE).cumsum()[:, None]
     return float(precisions(hits.astype(np.float64), false.astype(np.float64), np.array([float(lesions)]))[0])
+
+
+def precision_at_recalls(hits: Values, false: Values, lesions: Values) -> Values:
+    """COCO's average precision of many replicates: running counts at the hits alone (hit, replicate), best first.
+
+    Between two hits precision falls, so that its greatest value from any point on is that of a hit: nothing else is
+    needed. NaN without lesions.
+
+    Args:
+        hits: (hit, replicate) lesions found by then; a hit that is not drawn leaves it as it was.
+        false: (hit, replicate) false detections by then.
+        lesions: (replicate,).
+    """
+    called = hits + false
+    precision = np.divide(hits, called, out=np.zeros(hits.shape), where=called > 0)
+    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    recall = np.divide(hits, lesions, out=np.zeros(hits.shape), where=lesions > 0)
+    reached = np.searchsorted(RECALLS, recall, side="right")
+    gained = np.diff(reached, axis=0, prepend=0)
+    return np.where(lesions > 0, (gained * precision).sum(axis=0) / len(RECALLS), np.nan)
 
 
 def precisions(hits: Values, false: Values, lesions: Values) -> Values:

@@ -86,6 +86,27 @@ def points_in_boxes(
     return np.where(has_box, hits.astype(np.float64), np.nan)
 
 
+def box_of_points(
+    points_rc: ArrayLike, boxes_xyxy: ArrayLike, *, convention: Convention = "pylon"
+) -> NDArray[np.int64]:
+    """In which box each point of one image lies (point,): the boxes' numbers from 1, the smallest of several; 0 = none.
+
+    Args:
+        points_rc: (point, 2) pixel indices (row, col).
+        boxes_xyxy: (box, 4), in the pixels of the points.
+        convention: how a pixel and a box are compared; see the module's conventions.
+    """
+    points = np.asarray(points_rc, dtype=np.float64).reshape(-1, 2)
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    found = np.zeros(len(points), dtype=np.int64)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    for number in np.argsort(-sides.prod(axis=1), kind="stable").tolist():  # smaller ones last, over the larger
+        same = np.repeat(boxes[[number]], len(points), axis=0)
+        inside = points_in_boxes(points, same, np.arange(len(points)), convention=convention)
+        found[inside == 1] = number + 1
+    return found
+
+
 def pointing_hits(
     maps: Maps, boxes_xyxy: ArrayLike, owner: ArrayLike, *, convention: Convention = "pylon", margin_px: float = 0.0
 ) -> Values:
