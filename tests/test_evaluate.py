@@ -26,7 +26,7 @@ from radtag.geometry import Frame, Grid, stretch_mask
 from radtag.images import Image
 from radtag.pairs import PairTable
 from radtag.tag import Layer, Prediction, Tag
-from radtag.truth import truth_of
+from radtag.truth import readers_hit, truth_of
 
 SIZE = (20, 40)  # rows, cols
 NAN = float("nan")
@@ -312,6 +312,42 @@ def test_pointing_at_the_networks_size_is_of_the_plain_sigmoid(dataset: Dataset,
     result = evaluate(Coarse({}), Dataset("field", dataset.findings, (field,)), tmp_path / "out", bootstraps=0)
     assert value(result, "opacity", "pointing_network") == 1.0
     assert value(result, "opacity", "pointing") == 0.0
+
+
+@pytest.mark.usefixtures("no_page")
+def test_points_that_readers_set_are_scored_beside_the_maps(
+    dataset: Dataset, tagger: KnownMaps, tmp_path: Path
+) -> None:
+    plain = evaluate(tagger, dataset, tmp_path / "plain", bootstraps=0)
+    assert "pointing_readers" not in plain["micro"]
+    one, broken, two, three = dataset.records
+    asked = (
+        # Columns 4 to 7 and rows 2 to 7 are outlined and boxed; a second point may miss.
+        replace(one, readers_xy={"opacity": ((39.9, 19.9), (11.9, 7.9)), "nodule": ((1.0, 1.0),)}),
+        broken,
+        # On an image of twice the size the box begins at (40, 20): (39, 30) lies just left of it.
+        replace(two, readers_xy={"opacity": ((37.9, 30.0),)}),
+        replace(three, readers_xy={"nodule": ((1.0, 1.0),)}),  # nobody knows where it is
+    )
+    result = evaluate(tagger, replace(dataset, records=asked), tmp_path / "out", bootstraps=0)
+    assert result["findings"]["opacity"]["pointing_readers"]["value"] == 0.5
+    assert result["findings"]["opacity"]["pointing_readers"]["n"] == 2
+    assert result["findings"]["nodule"]["pointing_readers"]["n"] == 0
+    rows = rows_of(tmp_path / "out")
+    assert {key: row["pointing_readers"] for key, row in rows.items() if row["pointing_readers"]} == {
+        ("one.png", "opacity"): "1",
+        ("two.png", "opacity"): "0",
+    }
+
+    outlined = replace(one, boxes_xyxy={}, readers_xy={"opacity": ((11.9, 7.9), (3.9, 2.0))})
+    truth = truth_of(outlined, "opacity", SIZE)  # columns 4 to 11, rows 2 to 7
+    assert truth is not None
+    assert readers_hit(outlined, "opacity", truth) == 1
+    assert readers_hit(replace(outlined, readers_xy={"opacity": ((3.9, 2.0), (40.0, 20.0))}), "opacity", truth) == 0
+    assert readers_hit(replace(outlined, readers_xy={"opacity": ()}), "opacity", truth) == 0  # asked, and found nothing
+    assert np.isnan(readers_hit(replace(outlined, readers_xy={}), "opacity", truth))
+    with pytest.raises(BadSetting, match="holds a result made otherwise: digests.data was"):
+        evaluate(tagger, dataset, tmp_path / "out", bootstraps=0)
 
 
 def test_folds_pooled_are_the_whole(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:

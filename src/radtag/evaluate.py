@@ -56,7 +56,7 @@ from radtag.report.plots import presence_plots
 from radtag.summary import PixelCounts, summarise
 from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
 from radtag.train.run import Run
-from radtag.truth import Mask, Truth, truth_of
+from radtag.truth import Mask, Truth, readers_hit, truth_of
 from radtag.words import changes, counted
 
 Progress = Callable[[int, int], None]
@@ -445,7 +445,7 @@ class _Scorer:
                     self.beyond += 1
                 elif truth is not None and known:
                     map_ = tag.map  # made anew each time it is asked for
-                    row |= self._place(prediction, tag, map_, truth, where)
+                    row |= self._place(record, prediction, tag, map_, truth, where)
                     row |= _outside(map_, lungs.given)
                     if truth.mask is not None:
                         within = np.clip(_within(map_, where), 0, 1)
@@ -454,7 +454,13 @@ class _Scorer:
         return rows
 
     def _place(
-        self, prediction: Prediction, tag: Tag, map_: NDArray[np.float32], truth: Truth, where: Mask | None
+        self,
+        record: Record,
+        prediction: Prediction,
+        tag: Tag,
+        map_: NDArray[np.float32],
+        truth: Truth,
+        where: Mask | None,
     ) -> dict[str, Any]:
         """The columns of a pair whose place is known; against outlines, of the pixels that count alone."""
         own = np.zeros(len(truth.boxes_xyxy), dtype=np.int64)
@@ -470,6 +476,7 @@ class _Scorer:
             "iou_boxes": union.iou[0],
             "box_iou": boxes.best_iou(truth.boxes_xyxy, np.array(tag.boxes).reshape(-1, 4)),
             "box_share": int(union.boxes_px[0]) / map_.size,
+            "pointing_readers": readers_hit(record, tag.finding, truth),
         }
         if near is not None:
             row["pointing_network"] = points.points_in_boxes(points.first_maximum(near[None]), small, own)[0]
@@ -646,6 +653,7 @@ def _made_from(tagger: Predictor, dataset: Dataset, *, inside: Inside, bootstrap
         [
             *(one.image, one.patient, one.split, one.labels, dict(one.boxes_xyxy), one.box_frame_rc),
             {finding: path.name for finding, path in one.masks.items()},
+            *([dict(one.readers_xy)] if one.readers_xy else []),
         ]
         for one in dataset.records
     ]

@@ -14,6 +14,7 @@
 - map_outside_lungs: share of the map's mass outside the data set's lung mask of the image, where it has one;
   area_outside_lungs: the same of a map spread evenly, which is the share of the image outside the lungs
 - box_share: the share of the image in the union of the true boxes
+- pointing_readers: 1 where a point that a reader set lies in the truth, 0 where none does; empty where nobody was asked
 
 In an evaluation ``inside`` the lungs, marked and the columns against the true mask count the pixels in there alone.
 """
@@ -57,9 +58,10 @@ NUMBERS = (
     "map_outside_lungs",
     "area_outside_lungs",
     "box_share",
+    "pointing_readers",
 )
-COLUMNS = (*TEXT, *NUMBERS[:-9], "box_iou", *NUMBERS[-9:])
-LATER = ("map_outside_lungs", "area_outside_lungs", "box_share")
+COLUMNS = (*TEXT, *NUMBERS[:-10], "box_iou", *NUMBERS[-10:])
+LATER = ("map_outside_lungs", "area_outside_lungs", "box_share", "pointing_readers")
 """Columns that files of earlier versions lack, which reads as undefined."""
 
 Values = NDArray[np.float64]

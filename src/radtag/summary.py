@@ -169,6 +169,9 @@ def _measures(
     if located.any():
         yield "pointing", mean(table["pointing"], located)
         yield "pointing_network", mean(table["pointing_network"], located)
+        asked = located & ~np.isnan(table["pointing_readers"])
+        if asked.any():
+            yield "pointing_readers", mean(table["pointing_readers"], asked)
         for name, column in (("iobb", "iobb"), ("iou", "iou_boxes")):
             for threshold in REGION_THRESHOLDS:
                 # An area of nothing has an undefined share in the boxes, but it has not found them.

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from radtag.data.outlines import MaskSource
 from radtag.errors import BadData
 from radtag.geometry import XYXY
+
+Point: TypeAlias = tuple[float, float]
 
 SPLITS = ("train", "val", "test")
 PROPOSED = "proposed by"
@@ -40,6 +43,8 @@ class Record:
         lungs: a mask file of the area lesions can lie in, if the set has one.
         attributes: further columns (sex, age, view ...), for reports by group.
         source: which of several data sets that are put side by side it is of; "" where there is one.
+        readers_xy: per finding, the points (x, y) in ``box_frame_rc`` pixels that readers set on it who did not draw the
+            truth: people to compare a network with. () = they were asked, and set none; left out = nobody was asked.
     """
 
     image: str
@@ -53,14 +58,24 @@ class Record:
     lungs: Path | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    readers_xy: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
 
     def boxes_in(self, finding: str, size_rc: tuple[int, int]) -> NDArray[np.float64]:
         """The finding's boxes (n, 4) xyxy in the pixels of an image of ``size_rc`` (the file's own size)."""
         boxes = np.array(self.boxes_xyxy.get(finding, ()), dtype=np.float64).reshape(-1, 4)
-        if self.box_frame_rc is not None:
-            rows, cols = size_rc[0] / self.box_frame_rc[0], size_rc[1] / self.box_frame_rc[1]
-            boxes = boxes * np.array([cols, rows, cols, rows])
-        return boxes
+        return boxes * np.tile(self._scale_xy(size_rc), 2)
+
+    def readers_in(self, finding: str, size_rc: tuple[int, int]) -> NDArray[np.float64] | None:
+        """The readers' points (n, 2) xy in the pixels of an image of ``size_rc``; None where nobody was asked."""
+        if finding not in self.readers_xy:
+            return None
+        points = np.array(self.readers_xy[finding], dtype=np.float64).reshape(-1, 2)
+        return points * self._scale_xy(size_rc)
+
+    def _scale_xy(self, size_rc: tuple[int, int]) -> NDArray[np.float64]:
+        """By how much x and y of ``box_frame_rc`` grow towards an image of ``size_rc``."""
+        rows, cols = self.box_frame_rc or size_rc
+        return np.array([size_rc[1] / cols, size_rc[0] / rows])
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,14 @@ def _definitions() -> tuple[Definition, ...]:
             "The same at the network's input size, as PYLON (Preechakul et al. 2022) scores it: the plain sigmoid of"
             " the network's map, before calibration, interpolated bilinearly over the network's input.",
         ),
+        Definition(
+            "pointing_readers",
+            "Pointing, readers",
+            "points",
+            "Share of pairs where a point that people set lies in the truth, of the pairs that the data set has their"
+            " points of (CheXlocalize's human benchmark). They did not draw the truth, and were told what is there.",
+            "neither",
+        ),
     ]
     for threshold in REGION_THRESHOLDS:
         rows.append(
