@@ -324,7 +324,7 @@ def test_one_model_for_the_diseases_of_two_sources(call, tmp_path: Path):
                 pixels = random.integers(level, level + 30, (40, 48), dtype=np.uint8)
                 pixels[10:20, 10:20] += 100 if ill else 0
                 Pillow.fromarray(pixels).save(tmp_path / source / name / f"{i}.png")
-    both = ["folder:east", "--also", "folder:west"]
+    both, counting = ["folder:east", "--also", "folder:west"], ["--seen", "count"]
     wanted = ["--finding", "spot", "--finding", "blot"]
     small = ["--backbone", "test_resnet", "--weights", "none", "--size", "32", "--batch-size", "4"]
     small += ["--steps", "2", "--set", "options.warm_up=2"]
@@ -338,7 +338,13 @@ def test_one_model_for_the_diseases_of_two_sources(call, tmp_path: Path):
         "Error: east + west has no finding 'fine'; it has blot, scar, spot.\n"
     )
     done = call("evaluate", "run", *both, "--out", "scored", "--only", "train", "--bootstraps", "50", "--json")
+    assert done.status == 1
+    assert "Error: of the 37 images of east + west, run was trained on 25 (east:blot/1.png, for one): " in done.err
+    done = call(
+        "evaluate", "run", *both, "--out", "scored", "--only", "train", "--bootstraps", "50", "--json", *counting
+    )
     assert done.status == 0, done.err
+    assert "note: Of 37 images the run was trained on 25: these are counted, and the numbers do not say" in done.err
     result = json.loads(done.out)
     counts = result["about"]["counts"]
     assert result["about"]["data"] == "east + west"

@@ -77,6 +77,12 @@ CountedInside = Annotated[
     Literal["image", "lungs"],
     typer.Option("--inside", help="Whose pixels count in what is marked and against outlines."),
 ]
+SeenBefore = Annotated[
+    Literal["refuse", "leave-out", "count"],
+    typer.Option(
+        "--seen", help="Images the run was trained on, or set its thresholds on: refuse, leave out, or count them."
+    ),
+]
 MinArea = Annotated[
     float | None,
     typer.Option("--min-area", metavar="PX", help="Drop smaller parts of a mask. Default: 1/4000 of the image."),
@@ -621,6 +627,7 @@ def evaluate(
     explain_scale: ExplainScale = "score",
     inside: CountedInside = "image",
     by: ByColumn = None,
+    seen: SeenBefore = "refuse",
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
     device: Device = "auto",
@@ -632,7 +639,8 @@ def evaluate(
 
     Writes metrics.json (every number with its 95 % interval; docs/metrics.md), pairs.csv and report.html. Boxes and
     masks are read here, and nowhere in training. A result in --out of another run, other data or other options is
-    replaced only if asked.
+    replaced only if asked. Images that the run was trained on, or set its thresholds on, are refused: it knows their
+    files by their content (docs/runs.md).
 
     \b
     Example: radtag evaluate runs/chest csv:chest/table.csv --out evaluation
@@ -653,6 +661,7 @@ def evaluate(
             out,
             inside=inside,
             by=by or (),
+            seen=seen,
             bootstraps=bootstraps,
             seed=seed,
             overwrite=overwrite,
@@ -959,9 +968,12 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _print_scored(result: Mapping[str, Any], out: Path, finding: Sequence[str] | None, as_json: bool) -> None:
-    """What evaluate and score say: the findings that were left out unasked, the table, and where the report is."""
+    """What evaluate and score say: images and findings left out, or counted unduly, the table, and the report."""
+    from radtag.data.seen import sentences
     from radtag.report.terminal import metrics_table
 
+    for note in sentences(result["about"].get("seen", {})):
+        _console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for note in result["about"]["left_out"] if finding is None else ():
         _console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")

@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 import radtag
 from radtag.anatomy import Area, estimate_lungs
 from radtag.asked import asked
+from radtag.data.seen import Seen, pooled, screened, sentences
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.gallery import FixedCase, choose_and_draw, pooled_gallery, read_fixed, write_fixed
@@ -70,6 +71,7 @@ def evaluate(
     *,
     inside: Inside = "image",
     by: Sequence[str] = (),
+    seen: Seen = "refuse",
     bootstraps: int = 1000,
     seed: int = 0,
     overwrite: bool = False,
@@ -87,6 +89,8 @@ def evaluate(
         out: the folder; an earlier evaluation of the same run and data with the same options is replaced.
         inside: the pixels that count in what is marked and against outlines: all of the image's, or those in the lungs.
         by: columns of the table to group by as well, or "size" (:mod:`radtag.groups`).
+        seen: what becomes of images that the run was trained on, or had its thresholds set on
+            (:mod:`radtag.data.seen`): refused, left out, or counted, which the report then says.
         bootstraps: draws of patients for the intervals; 0 gives none.
         seed: of the draws.
         overwrite: any other evaluation in the folder is replaced as well, where it is otherwise refused.
@@ -97,7 +101,7 @@ def evaluate(
         The content of ``metrics.json``.
 
     Raises:
-        BadData: no finding in common, no image, or none that can be read.
+        BadData: no finding in common, no image, none that can be read, or images that the run has seen.
         BadSetting: a negative number of bootstraps, pixels to count that there are not, or a folder that holds another
             evaluation.
     """
@@ -115,7 +119,9 @@ def evaluate(
     if not len(dataset):
         raise BadData(f"{dataset.name} has no image. Give a data set, or a split of it, with images.")
     left_out = _left_out(tagger.findings, dataset.findings)
-    dataset = dataset.with_findings(findings)
+    dataset, seen_before = screened(
+        dataset.with_findings(findings), [Path(one.path) for one in getattr(tagger, "runs", ())], seen
+    )
     out = Path(out)
     groups = checked(by, dataset)
     made_from = {**_made_from(tagger, dataset, inside=inside, bootstraps=bootstraps, seed=seed), "by": list(by)}
@@ -146,7 +152,7 @@ def evaluate(
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
         **asked(table, bootstraps=bootstraps, seed=seed),
         **grouped(table, dataset, groups, bootstraps=bootstraps, seed=seed),
-        "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out)},
+        "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out, seen_before)},
     }
     gallery, fixed = choose_and_draw(tagger, dataset, table)
     result["about"]["images_per_second"] = float(f"{result['about']['images'] / max(seconds, 1e-9):.3g}")
@@ -229,6 +235,7 @@ def pool(
         **made_from,
         **_counts(table),
         "unreadable": {name: cause for one in abouts for name, cause in one["unreadable"].items()},
+        **({"seen": seen_before} if (seen_before := pooled([one.get("seen", {}) for one in abouts])) else {}),
         "versions": first["versions"],
         "hardware": _same([one["hardware"] for one in abouts]) or first["hardware"],
         "minutes": round(sum(one["minutes"] for one in abouts), 2),
@@ -583,11 +590,12 @@ def _about(
     bad: Mapping[str, str],
     scorer: _Scorer,
     left_out: Sequence[str],
+    seen: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What to know of an evaluation, beside what it was made from."""
     runs = tuple(getattr(tagger, "runs", ()))
     cards = [dict(run.card) for run in runs]
-    notes = [*dataset.notes, *left_out]
+    notes = [*sentences(seen), *dataset.notes, *left_out]
     if scorer.made_boxes:
         notes.append(
             counted(
@@ -636,6 +644,7 @@ def _about(
         **_counts(table),
         "unreadable": dict(bad),
         "left_out": list(left_out),
+        **({"seen": dict(seen)} if seen else {}),
         "versions": _versions(),
         "hardware": _hardware(getattr(tagger, "device", "cpu")),
         "minutes": 0.0,

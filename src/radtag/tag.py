@@ -457,7 +457,7 @@ class Tagger:
         self._models = [_model(run, self.device, cheapest=explain_layer is None) for run in self.runs]
         self._explainers: list[Explainer] = []
         self._explain_scale = explain_scale
-        for run, model in zip(self.runs, self._models, strict=True) if explain is not None else ():
+        for model in self._models if explain is not None else ():
             assert explain is not None
             self._explainers.append(Explainer(model, explain, layer=explain_layer))
         self.pictures: tuple[Saved, ...] = PICTURES

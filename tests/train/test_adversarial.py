@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from radtag.data.seen import SeenImages
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.images import Image
@@ -87,8 +88,12 @@ def test_a_run_has_its_log_curves_strips_and_card(runs, squares, method):
     run = runs[method]
     files = {file.name for file in run.path.iterdir()} - {"tensorboard"}
     assert files == {
-        *("run.toml", "weights.safetensors", "card.json", "card.md", "log.jsonl", "log.csv", "curves.png", "strips")
+        *("run.toml", "weights.safetensors", "card.json", "card.md", "log.jsonl", "log.csv", "curves.png", "strips"),
+        "seen.npz",
     }
+    seen, sides = SeenImages.read(run.path), adversarial.two_sides(squares)
+    assert seen is not None
+    assert (len(seen.trained_on), len(seen.chosen_on)) == (len(sides.only("train")), len(sides.only("val")))
     rows = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
     table = list(csv.DictReader(io.StringIO((run.path / "log.csv").read_text())))
@@ -108,7 +113,6 @@ def test_a_run_has_its_log_curves_strips_and_card(runs, squares, method):
     assert (card["method"], card["findings"], card["trained_on"]) == (method, ["left", "right"], "squares")
     assert card["validation"]["steps"] == 4
     assert card["validation"]["mean_map_of_ill"] == pytest.approx(rows[-1]["map_of_ill"], abs=1e-6)
-    sides = adversarial.two_sides(squares)
     assert card["data"]["train_images"] == len(sides.only("train"))
     assert "on no side" in card["data"]["notes"][-1]
     assert f"- method: {method}" in (run.path / "card.md").read_text()

@@ -20,8 +20,10 @@ from rich.console import Console
 
 from radtag.calibration import Calibration
 from radtag.data.cache import PixelCache, open_cache
+from radtag.data.seen import screened
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
+from radtag.evaluate import evaluate
 from radtag.models import BackboneOptions, build
 from radtag.train import classify, loop
 from radtag.train.classify import Schedule, masked_bce, train
@@ -276,6 +278,7 @@ def test_log_table_curves_and_card_agree(runs, squares):
         "log.csv",
         "log.jsonl",
         "run.toml",
+        "seen.npz",
         "weights.safetensors",
     ]
 
@@ -329,6 +332,9 @@ def test_a_start_from_another_run(runs, squares, tmp_path):
     assert run.card["weights_from"].startswith("run last (")
     given, taken = (one.build_model().state_dict() for one in (runs["last"], run))
     torch.testing.assert_close(taken["backbone.net.conv1.0.weight"], given["backbone.net.conv1.0.weight"])
+    few = replace(squares, records=squares.records[16:33])
+    again = quietly(few, tmp_path / "again", epochs=1, start_from=str(run.path))  # which began with another one itself
+    assert screened(squares, [again.path], "count")[1]["trained_on"] == 32
     with pytest.raises(BadSetting, match=r"it is a test_resnet with 1\. Choose that backbone\.$"):
         quietly(
             squares,
@@ -408,8 +414,20 @@ def test_a_finished_run_is_returned_untouched(runs, squares):
     before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in run.path.iterdir() if file.is_file()}
     again = quietly(squares, run.path, lr=0.02, epochs=4, schedule="cosine")
     assert again == run
+    (run.path / "seen.npz").unlink()  # as a run of a version that kept none
+    assert quietly(squares, run.path, lr=0.02, epochs=4, schedule="cosine") == run
     after = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in run.path.iterdir() if file.is_file()}
-    assert after == before
+    assert {name: content for name, (_, content) in after.items()} == {
+        name: content for name, (_, content) in before.items()
+    }
+    assert {name for name in after if after[name] != before[name]} == {"seen.npz"}
+
+
+def test_a_run_is_not_evaluated_on_what_it_has_seen(runs, squares, tmp_path):
+    with pytest.raises(BadData, match=r"of the 12 images of squares, \S+loss had its thresholds set on 12 \(32\.png"):
+        evaluate(runs["loss"], squares.only("val"), tmp_path / "out", bootstraps=0)
+    with pytest.raises(BadData, match=r"a run of the ensemble was trained on 32 \(00\.png, for one\): numbers"):
+        evaluate([runs["loss"].path, runs["last"].path], squares.only("train"), tmp_path / "out", bootstraps=0)
 
 
 def test_a_folder_of_another_run_is_refused(runs, squares, tmp_path):

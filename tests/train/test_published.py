@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from radtag.data.seen import SeenImages
 from radtag.data.sources.nih14 import FINDINGS
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadRun
@@ -178,6 +179,9 @@ def test_it_can_be_calibrated_on_images_at_hand(checkpoint, tmp_path, monkeypatc
     assert calibrated.card["limits"][1] == "Calibrated on 4 validation images of mine."
     assert any("one class only" in limit for limit in calibrated.card["limits"])
     assert calibrated.calibration.score_bias[0] != 0
+    seen = SeenImages.read(tmp_path / "run")
+    assert seen is not None
+    assert (len(seen.trained_on), len(seen.chosen_on)) == (0, 4)
 
 
 def test_a_state_dict_alone_or_wrapped_is_taken(state, checkpoint, tmp_path):

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from radtag.data.masks import Masks, load_masks
+from radtag.data.seen import screened
 from radtag.data.table import PROPOSED, Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.images import read
@@ -168,6 +169,8 @@ def test_it_learns_tags_and_says_where_its_masks_came_from(masked: Dataset, tmp_
     assert rows[-1]["val_loss"] < rows[0]["val_loss"] / 2
     assert rows[-1]["val_dice"] > 0.6
     assert run.settings.method == "student"
+    _, seen = screened(masked, [run.path], "count")
+    assert (seen["trained_on"], seen["thresholds_set_on"]) == (32, 12)
     assert run.card["masks"]["origin"] == [f"{PROPOSED} run (0123)"]
     limits = " ".join(run.card["limits"])
     outlined = sum(bool(one.masks) for one in masked.records)

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from radtag.data.lesions import KINDS
+from radtag.data.seen import Seen
 from radtag.data.sources import SOURCES
 from radtag.errors import BadSetting
 from radtag.models import METHODS, STUDENTS
@@ -62,6 +63,8 @@ class Source(_Table):
         normal: the finding that means healthy, for methods of two sides.
         folds: of a cross-validation: each is a run, and the folds are pooled.
         inside: whose pixels count, as `radtag evaluate --inside`.
+        seen: what becomes of images that a run has seen in training, as `radtag evaluate --seen`: "refuse",
+            "leave-out" or "count".
     """
 
     name: Name
@@ -75,6 +78,7 @@ class Source(_Table):
     normal: str | None = None
     folds: tuple[int | str, ...] = ()
     inside: Literal["image", "lungs"] = "image"
+    seen: Seen = "refuse"
 
     _named = field_validator("name")(_name)
 

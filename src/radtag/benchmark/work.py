@@ -285,6 +285,7 @@ class _Worker:
                 dataset,
                 folder / "evaluation",
                 inside=cell.source.inside,
+                seen=cell.source.seen,
                 bootstraps=plan.content.bootstraps,
                 overwrite=True,  # of a run that is not there any more
                 progress=advance,
@@ -388,7 +389,8 @@ def _scoring(plan: Plan, cell: Cell) -> dict[str, Any]:
         run: Any = {"given": plan.filled(owner.method.run, cell)}
     else:
         run = _training(plan, owner, plan.method_settings(owner))
-    names = ("spec", "scored_on", "splits", "split_seed", "only", "findings", "inside")
+    names = ["spec", "scored_on", "splits", "split_seed", "only", "findings", "inside"]
+    names += ["seen"] if cell.source.seen != "refuse" else []  # benchmarks of before there was a choice go on
     return {
         "run": run,
         "source": {name: source[name] for name in names},

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radtag.data.seen import sentences
 from radtag.report.definitions import DEFINITIONS, PERCENT, QUESTIONS, SHORT
 from radtag.report.plots import forest
 
 Metrics = Mapping[str, Mapping[str, Any]]
-HIDDEN = {"by", "card", "notes", "counts", "unreadable", "findings", "left_out"}
+HIDDEN = {"by", "card", "notes", "counts", "unreadable", "findings", "left_out", "seen"}
 """What ``about`` holds and the page says elsewhere."""
 
 
@@ -145,6 +146,7 @@ def write_report(path: Path, result: Mapping[str, Any], curves: Sequence[Curve],
         "date": about.get("date", ""),
         "version": about.get("versions", {}).get("radtag", ""),
         "lede": _lede(result),
+        "not_new": sentences(about["seen"]) if about.get("seen", {}).get("rule") == "count" else [],
         "tiles": _tiles(result),
         "sections": sections,
         "asked": _asked(result),
@@ -153,7 +155,7 @@ def write_report(path: Path, result: Mapping[str, Any], curves: Sequence[Curve],
         "curves": [{"name": c.name, "n": c.n, "positives": c.positives, "svg": safe(c.svg)} for c in curves],
         "gallery": gallery,
         "card": facts(about.get("card", {})) or [("Card", "the run carries none")],
-        "about": facts({key: value for key, value in about.items() if key not in HIDDEN}),
+        "about": facts({key: value for key, value in about.items() if key not in HIDDEN}) + _seen(about),
         "notes": list(about.get("notes", ())),
         "definitions": defined_rows(result),
         "interval_text": interval_text(about),
@@ -487,6 +489,14 @@ def facts(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((name, _word(value)))
     return rows
+
+
+def _seen(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How many of the images the run had seen in training, where it says which it saw."""
+    if "seen" not in about:
+        return []
+    said = sentences(about["seen"]) or [f"none of the {thousands(about['seen']['images'])}, by their files' content"]
+    return [("Images seen in training", said[0])]
 
 
 def _word(value: Any) -> str:

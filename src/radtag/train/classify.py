@@ -44,6 +44,7 @@ from radtag.train.loop import (
     load_pixels,
     mean_and_sd,
     not_learned,
+    note_seen,
     predict_logits,
     predict_maps,
     progress_bars,
@@ -101,6 +102,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
 
     out.mkdir(parents=True, exist_ok=True)
     contents = log.contents(train_set, val_set)
+    if accelerator.is_main_process:
+        note_seen(out, settings, train_set, val_set)
     pixels, labels, _, failures = load_pixels(train_set, settings, settings.stored_px or settings.size_px)
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
     order_rows = _sampling(labels, settings)

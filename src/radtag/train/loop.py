@@ -21,6 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from radtag.data.cache import ReadablePixels, open_cache
+from radtag.data.seen import FILE as SEEN_FILE
+from radtag.data.seen import SeenImages
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.metrics.bootstrap import Resampling, ranking
@@ -84,7 +86,16 @@ def finished_run(out: Path, identity: Mapping[str, Any], train_set: Dataset, val
         raise BadRun(
             f"{out} holds a finished run, and images of its data have changed or gone since. Give another --out."
         )
+    if not (out / SEEN_FILE).is_file() and os.access(out, os.W_OK):  # of a version that kept none, or taken away
+        note_seen(out, finished.settings, train_set, val_set)
     return finished
+
+
+def note_seen(out: Path, settings: Settings, train_set: Dataset, val_set: Dataset) -> None:
+    """Keeps in the run's folder which images it sees, those of the run that it begins with among them."""
+    first = getattr(settings, "start_from", None)
+    trained_on, chosen_on = ([record.path for record in of.records] for of in (train_set, val_set))
+    SeenImages.of(trained_on, chosen_on, SeenImages.read(Path(first)) if first else None).write(out)
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ import torch
 
 from radtag.calibration import Calibration
 from radtag.data.cache import open_cache
+from radtag.data.seen import SeenImages
 from radtag.data.sources.nih14 import FINDINGS
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadRun
@@ -86,5 +87,8 @@ def import_pylon(file: Path | str, out: Path | str, *, calibrate_on: Dataset | N
             "limits": ["For research use; not a medical device.", *notes],
         },
     )
+    if calibrate_on is not None:  # what the authors trained on is not known
+        out.mkdir(parents=True, exist_ok=True)
+        SeenImages.of((), [record.path for record in val_set.records]).write(out)
     run.save(model.state_dict())
     return Run.load(out)

@@ -6,6 +6,7 @@ weights.safetensors     the kept weights
 card.json, card.md      what data, what numbers, what limits
 log.jsonl, log.csv      an epoch a line
 curves.png              losses and AUROC
+seen.npz                which image files were trained on and chosen by (:mod:`radtag.data.seen`)
 resume.pt               tensors to go on from, while training; gone when it is done
 ======================= ==========================================================================
 

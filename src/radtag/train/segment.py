@@ -46,6 +46,7 @@ from radtag.train.loop import (
     load_pixels,
     mean_and_sd,
     not_learned,
+    note_seen,
     predict_logits,
     predict_maps,
     progress_bars,
@@ -100,6 +101,8 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     weights_from = load_weights(model.backbone, settings.backbone)  # type: ignore[arg-type]
     out.mkdir(parents=True, exist_ok=True)
     contents = log.contents(train_set, val_set)
+    if accelerator.is_main_process:
+        note_seen(out, settings, train_set, val_set)
     pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px)
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
     masks = load_masks(train_set, _readable(train_set, failures), settings.size_px, settings.fit)
