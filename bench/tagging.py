@@ -1,9 +1,6 @@
 """What tagging costs beyond what it cannot do without: decoding the files, and the network.
 
-    OMP_WAIT_POLICY=PASSIVE python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save masks] \\
-        [--run RUN] [--files DIR]
-
-(The command line sets that variable itself; it has to be set before torch is imported.)
+    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save masks] [--run RUN] [--files DIR]
 
 An untrained PYLON (EfficientNet-Lite0, 14 findings, 256 px) tags 8-bit gray PNGs. Its thresholds are set so that every
 finding is positive in one image of 14: an image has one positive finding on average, whose pictures are written. With
@@ -16,20 +13,26 @@ by its own thresholds. In every round, one after another:
   threads of torch; nothing else;
 - whole: ``tag_files``, from the files to the finished folder.
 
-Printed is the median ratio of the whole to the sum of the two parts, in seconds and in processor time (which other work
-on the machine disturbs less).
+The command line tells the C library to keep freed memory (``radtag.process``), which makes any network faster. So the
+whole is held against two: a process that was told so too ("told"), and one that was not ("plain"), as a script has it
+that uses Pillow and PyTorch alone. Every round has a process of its own for each of the three, in turns. Printed are
+medians of the ratios, in seconds and in processor time (which other work on the machine disturbs less).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from radtag import process
 from radtag.ahead import read_ahead
 from radtag.calibration import Calibration
 from radtag.geometry import Grid
@@ -121,6 +125,47 @@ def decode(file: Path) -> Iterator[NDArray[np.uint8]]:
         yield np.asarray(picture)
 
 
+def positives(out: Path) -> float:
+    """Positive findings an image."""
+    with (out / "tags.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    images = {row["image"] for row in rows}
+    return sum(float(row["score"]) >= float(row["threshold"]) for row in rows) / len(images)
+
+
+def measure(what: str, run: Path, files: list[Path], out: Path, save: list[str]) -> list[tuple[float, float]]:
+    """Seconds, and of processor time, of the steps, in this process; once on a few files before it counts."""
+    if what != "plain":
+        process.keep_memory()
+    threads = min(8, os.cpu_count() or 1)
+    tagger = Tagger(Run.load(run))
+    model = tagger.runs[0].build_model()
+    prepared = [tagger.prepare(image) for file in files[:16] for image in read_all(file)]
+
+    def decoding(some: list[Path]) -> None:
+        for _ in read_ahead(some, decode, threads=threads, ahead=tagger.batch_size + threads):
+            pass
+
+    def forward(some: list[Path]) -> None:
+        left = iter(range(len(some)))
+        with torch.inference_mode():
+            while batch := list(islice(left, tagger.batch_size)):
+                pixels = np.stack([prepared[i % len(prepared)].inputs[0][0] for i in batch])
+                model(tagger.runs[0].normalise(torch.from_numpy(pixels)))
+
+    def whole(some: list[Path]) -> None:
+        tag_files(tagger, some, out, save=save, threads=threads)
+
+    took = []
+    for step in (whole,) if what == "whole" else (decoding, forward):
+        step(files[:32])
+        shutil.rmtree(out, ignore_errors=True)
+        wall, cpu = time.perf_counter(), time.process_time()
+        step(files)
+        took.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200)
@@ -129,50 +174,43 @@ def main() -> None:
     parser.add_argument("--save", nargs="*", default=["maps", "masks", "overlays"])
     parser.add_argument("--run", type=Path, help="a trained run")
     parser.add_argument("--files", type=Path, help="a folder of PNGs to tag")
+    parser.add_argument("--one", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
-    threads = min(8, os.cpu_count() or 1)
+    if options.one is not None:
+        what, folder = options.one[0], Path(options.one[1])
+        print(json.dumps(measure(what, options.run, sorted(folder.glob("*.png")), folder / "out", options.save)))
+        return
     with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         if options.files is None:
-            files = write_images(Path(scratch), options.images, options.side)
+            files = write_images(folder, options.images, options.side)
         else:
-            files = copies(sorted(options.files.glob("*.png")), Path(scratch), options.images)
+            files = copies(sorted(options.files.glob("*.png")), folder, options.images)
+        run = options.run
+        if run is None:
+            made = make_run(folder / "run", files)
+            one_positive_an_image(made, files).save(made.build_model().state_dict())
+            run = made.path
         size = sum(file.stat().st_size for file in files) / len(files)
-        if options.run is None:
-            run = one_positive_an_image(make_run(Path(scratch) / "run", files), files)
-        else:
-            run = Run.load(options.run)
-        tagger = Tagger(run)
-        model = run.build_model()
-        prepared = [tagger.prepare(image) for file in files[:16] for image in read_all(file)]
-        ratios: list[list[float]] = []
-        what = "PNGs" if options.files else f"PNGs of {options.side} x {options.side}"
-        print(f"{len(files)} {what}, {size / 1e3:.0f} kB each; {threads} threads,")
         saved = " ".join(options.save) or "no pictures"
-        print(f"torch {torch.get_num_threads()}; batches of {tagger.batch_size}; {saved}")
-        print("          decode  forward  whole  ratio  positive findings an image")
+        print(f"{len(files)} PNGs, {size / 1e3:.0f} kB each; {saved}; {os.cpu_count()} cores")
+        print("          decode and forward, told   the same, plain            whole   ratios")
+        ratios = []
         for _ in range(options.rounds):
-            marks = [(time.perf_counter(), time.process_time())]
-            for _ in read_ahead(files, decode, threads=threads, ahead=tagger.batch_size + threads):
-                pass
-            marks.append((time.perf_counter(), time.process_time()))
-            left = iter(range(len(files)))
-            with torch.inference_mode():
-                while batch := list(islice(left, tagger.batch_size)):
-                    pixels = np.stack([prepared[i % len(prepared)].inputs[0][0] for i in batch])
-                    model(run.normalise(torch.from_numpy(pixels)))
-            marks.append((time.perf_counter(), time.process_time()))
-            out = Path(scratch) / "out"
-            summary = tag_files(tagger, files, out, save=options.save, threads=threads)
-            marks.append((time.perf_counter(), time.process_time()))
-            shutil.rmtree(out)
-            positive = sum(summary.positives.values()) / summary.images
-            ratios.append([])
-            for name, at in (("seconds", 0), ("cpu", 1)):
-                parts = [later[at] - earlier[at] for earlier, later in pairwise(marks)]
-                ratios[-1].append(parts[2] / (parts[0] + parts[1]))
-                print(f"{name:8}" + "".join(f"{part:8.2f}" for part in parts), f"{ratios[-1][-1]:6.2f} {positive:6.2f}")
-        wall, cpu = np.median(ratios, axis=0)
-        print(f"ratio {wall:.2f}; of processor time {cpu:.2f}")
+            took = {}
+            for what in ("told", "plain", "whole"):
+                command = [sys.executable, __file__, "--one", what, scratch, "--run", str(run), "--save", *options.save]
+                environment = os.environ if what == "plain" else os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+                took[what] = np.array(json.loads(done.stdout))
+            ratios.append([took["whole"].sum(axis=0) / took[what].sum(axis=0) for what in ("told", "plain")])
+            for at, name in enumerate(("seconds", "cpu")):
+                parts = [" + ".join(f"{one[at]:.2f}" for one in took[what]) for what in ("told", "plain", "whole")]
+                told, plain = (ratio[at] for ratio in ratios[-1])
+                print(f"{name:8}{parts[0]:>28}{parts[1]:>18}{parts[2]:>17}   {told:.2f}  {plain:.2f}", flush=True)
+        wall, cpu = np.median(ratios, axis=0).T
+        print(f"ratio {wall[0]:.2f} to told, {wall[1]:.2f} to plain; of processor time {cpu[0]:.2f}, {cpu[1]:.2f}")
+        print(f"{positives(folder / 'out'):.2f} positive findings an image")
 
 
 if __name__ == "__main__":

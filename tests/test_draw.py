@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from radtag import draw
+from radtag.geometry import Frame, Grid, laid_on_original
 
 IMAGE = np.full((60, 90), 0.4, np.float32)
 
@@ -153,6 +154,32 @@ def test_maps_and_masks_of_any_size_come_back_band_by_band(tmp_path, size_rc):
             np.testing.assert_array_equal(np.asarray(image), stored)
     with Image.open(io.BytesIO(draw.encode_mask(map_ > 0.5))) as image:
         np.testing.assert_array_equal(np.asarray(image), map_ > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "size_rc", "offset"),
+    [
+        ((64, 64), (1024, 700), 0.0),  # PYLON on a radiograph
+        ((8, 8), (1000, 1024), 0.4),  # CAM, whose cells look elsewhere than at their tiles
+        ((2, 1), (40, 3), 0.0),
+        ((50, 60), (100, 120), 0.0),  # cells hardly larger than pixels
+        ((5, 5), (1, 1), 0.0),
+    ],
+)
+def test_a_map_packed_while_it_is_laid_is_the_map(cells, size_rc, offset):
+    random = np.random.default_rng(1)
+    values = random.random(cells).astype(np.float32) ** 6
+    values[: cells[0] // 2] = np.round(values[: cells[0] // 2])  # 0 and 1 side by side: no row may wrap around
+    values.flat[-1] = 9 / 65535  # less than a level a row
+    values.flat[:1] = 0
+    grid = Grid(cells, tuple(256 / n for n in cells), tuple(256 / n * (0.5 + offset) for n in cells))
+    laid = laid_on_original(values, grid, Frame.stretch(size_rc, (256, 256)))
+    with Image.open(io.BytesIO(draw.encode_laid_map(laid))) as image:
+        stored = np.asarray(image).astype(np.float64)
+    assert stored.shape == size_rc
+    wanted = 65535 * laid.rows(0, size_rc[0]).astype(np.float64)
+    assert np.abs(stored - wanted).max() < 8.5
+    assert np.abs(stored - wanted).mean() < 2
 
 
 def test_drawing_in_one_go_draws_the_same():

@@ -70,9 +70,7 @@ def test_peaks_are_the_first_largest_pixels_of_large_maps_to_the_last_bit(values
         maps = np.minimum(2 * maps, 1)
     maps[:, 12, 7] = maps[:, 20, 30] = 1.0  # two cells as high as each other
     grid, frame = Grid((30, 40), (4.0, 3.0), (1.7, 2.2)), Frame.letterbox((170, 230), (120, 120))
-    looked = regions._peaks_near_high_cells(
-        maps, (cells_of_pixels(grid, frame, 0), cells_of_pixels(grid, frame, 1)), (np.arange(170), np.arange(230))
-    )
+    looked = regions._peaks_near_high_cells(maps, regions._axis(grid, frame, 0), regions._axis(grid, frame, 1))
     assert (looked is not None) == near
     for got, map_ in zip(regions.peaks([(maps, grid, frame)]), to_original(maps, grid, frame), strict=True):
         assert tuple(got) == (*regions.peak(map_), map_.max())

@@ -19,7 +19,7 @@ import io
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from radtag.geometry import Interpolated
 from radtag.images.image import to_bytes
 from radtag.regions import Mask
 
@@ -235,58 +236,95 @@ def encode_picture(picture: Picture | Image.Image, kind: str = "jpeg") -> bytes:
 
 def encode_map(map_: Gray) -> bytes:
     """A map (row, col) of 0-1 as a 16-bit gray PNG file, 65535 = 1.0."""
+    rows, cols = map_.shape
 
-    def rows(start: int, stop: int) -> Gray:
-        return np.clip(map_[start:stop], 0, 1) * np.float32(65535)
+    def blocks() -> Iterator[NDArray[np.uint8]]:
+        for top in range(0, rows, step := _rows_at_once(2 * cols)):
+            levels = np.clip(map_[top : top + step], 0, 1) * np.float32(65535) + np.float32(0.5)
+            yield _high_byte_first(levels.astype(np.uint16, order="C"))
 
-    return encode_map_rows(rows, (map_.shape[0], map_.shape[1]))
+    return _gray_png(blocks(), (rows, cols), 16)
 
 
-def encode_map_rows(rows: Callable[[int, int], Gray], size_rc: tuple[int, int]) -> bytes:
-    """As :func:`encode_map`, of a map that is made while it is packed.
+MOST_STEPS = 16
+"""Rows that differ by equal steps in :func:`encode_laid_map`: of n, the outermost are off by (n - 1) / 4 of 1/65535."""
+
+
+def encode_laid_map(laid: Interpolated) -> bytes:
+    """As :func:`encode_map`, of a map that is made while it is packed, to within 8/65535.
+
+    Between two cells a bilinear map changes from row to row by the same amount. Here that is a whole number of levels,
+    and the row in the middle is the exact one: whole numbers are added in a tenth of the time that interpolation takes,
+    and the differences from row to row, being the same again and again, are packed in two thirds of it, into half.
 
     Args:
-        rows: gives the rows from the first to before the second number, in 65535ths.
-        size_rc: rows and columns of the map.
+        laid: the map (row, col) of 0-1.
     """
+    rows, cols = laid.size_rc
+    cuts = laid.straight(MOST_STEPS)
+    if len(cuts) > rows // 4:  # cells as fine as pixels
+        return encode_map(laid.rows(0, rows))
+    start, end = (np.clip(laid.at(row), 0, 1) * np.float32(65535) for row in (cuts[:-1], cuts[1:] - 1))
+    further = (np.diff(cuts)[:, None] - 1).astype(np.float32)  # rows after the first of each piece
+    slope = (end - start) / np.maximum(further, 1)
+    step = np.rint(slope)
+    # No row may leave the range: where one would, a step that is not larger than the slope keeps within start and end.
+    reach = np.abs(step - slope) * (further / 2)
+    outside = (np.minimum(start, end) < reach) | (np.maximum(start, end) > 65535 - reach)
+    step[outside] = np.trunc(slope[outside])
+    base = np.rint(start + (slope - step) * (further / 2))
+    steps, bases = (values.astype(np.int32).astype(np.uint16) for values in (step, base))  # a step down wraps around
+    number = np.arange(MOST_STEPS, dtype=np.uint16)[:, None]
 
-    def packed(band: slice) -> NDArray[np.uint8]:
-        levels = (rows(band.start, band.stop) + np.float32(0.5)).astype(np.uint16)
-        return levels.astype(">u2", order="C").view(np.uint8)
+    def blocks() -> Iterator[NDArray[np.uint8]]:
+        for i, past in enumerate(np.diff(cuts)):
+            levels = number[:past] * steps[i]
+            levels += bases[i]
+            yield _high_byte_first(levels)
 
-    return _gray_png(packed, size_rc, 16)
+    return _gray_png(blocks(), (rows, cols), 16)
 
 
 def encode_mask(mask: Mask) -> bytes:
     """A mask (row, col) as a 1-bit PNG file, white inside."""
-    return _gray_png(lambda band: np.packbits(mask[band], axis=1), (mask.shape[0], mask.shape[1]), 1)
+    rows, cols = mask.shape
+    step = _rows_at_once(-(-cols // 8))
+    return _gray_png((np.packbits(mask[top : top + step], axis=1) for top in range(0, rows, step)), (rows, cols), 1)
 
 
-def _gray_png(packed: Callable[[slice], NDArray[np.uint8]], size_rc: tuple[int, int], bits: int) -> bytes:
-    """A gray PNG file, band by band, so that what is worked on stays in the processor's cache.
+def _rows_at_once(bytes_of_row: int) -> int:
+    """So many that what is worked on stays in the processor's cache."""
+    return max(1, 2**17 // bytes_of_row)
+
+
+def _high_byte_first(levels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Of rows of 16-bit levels their bytes in PNG's order."""
+    return levels.astype(">u2", copy=False).view(np.uint8)
+
+
+def _gray_png(blocks: Iterable[NDArray[np.uint8]], size_rc: tuple[int, int], bits: int) -> bytes:
+    """A gray PNG file.
 
     Smooth maps and blobs alike are best told by the differences from row to row (PNG's filter 2), which spares choosing
     a filter for each row. ISA-L packs them faster than zlib-ng, into less.
 
     Args:
-        packed: gives the bytes (row, byte) of a slice of rows.
+        blocks: bytes (row, byte) of rows that follow each other.
         size_rc: rows and columns.
         bits: of a pixel.
     """
     from isal import isal_zlib  # its crc32 is several times as fast, too
 
     rows, cols = size_rc
-    step = max(1, 2**20 // (cols * bits))
     packer = isal_zlib.compressobj(0)
     parts = []
-    last = None
-    for top in range(0, rows, step):
-        band = packed(slice(top, min(top + step, rows)))
-        lines = np.empty((band.shape[0], 1 + band.shape[1]), dtype=np.uint8)
+    last: NDArray[np.uint8] | int = 0
+    for block in blocks:
+        lines = np.empty((block.shape[0], 1 + block.shape[1]), dtype=np.uint8)
         lines[:, 0] = 2
-        np.subtract(band[0], 0 if last is None else last, out=lines[0, 1:])
-        np.subtract(band[1:], band[:-1], out=lines[1:, 1:])
-        last = band[-1]
+        np.subtract(block[0], last, out=lines[0, 1:])
+        np.subtract(block[1:], block[:-1], out=lines[1:, 1:])
+        last = block[-1]
         parts.append(packer.compress(lines))
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", cols, rows, bits, 0, 0, 0, 0)),

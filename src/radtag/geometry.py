@@ -15,6 +15,7 @@ Numpy only: usable on anybody's maps.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -192,16 +193,37 @@ class Interpolated:
         low, share = self._low[start:stop], self._share[start:stop]
         starts = np.flatnonzero(np.diff(low, prepend=-1))
         if len(low) <= 4 * len(starts):
-            values = self._down[..., low, :]
-            values *= share[:, None]
-            values += self._across[..., low, :]
-            return values
+            return self.at(np.arange(start, start + len(low)))
         # The rows between two cells at once: what is worked on stays in the processor's cache.
         values = np.empty((*self._across.shape[:-2], len(low), self.size_rc[1]), dtype=np.float32)
         for first, past in zip(starts, (*starts[1:], len(low)), strict=True):
             band, cell = values[..., first:past, :], low[first]
             np.multiply(self._down[..., cell, None, :], share[first:past, None], out=band)
             band += self._across[..., cell, None, :]
+        return values
+
+    def straight(self, longest: int) -> NDArray[np.int64]:
+        """Where to cut the row positions so that values change by equal steps from row to row of a piece.
+
+        Args:
+            longest: rows of a piece at most.
+
+        Returns:
+            (pieces + 1,) numbers of row positions, from 0 to all of them.
+        """
+        bent = np.flatnonzero(np.diff(self._low, prepend=-1))
+        # Before the first cell the edge value is kept, so the first piece may have a bend in it.
+        bent = np.union1d(bent, np.searchsorted(self._share[self._low == 0], 0, side="right"))
+        ends = np.append(bent[bent < len(self._low)], len(self._low))
+        cuts = [np.arange(first, past, longest) for first, past in pairwise(ends.tolist())]
+        return np.concatenate([*cuts, ends[-1:]])
+
+    def at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(..., row, m) float32, of these of the row positions, by their numbers."""
+        low = self._low[rows]
+        values: NDArray[np.float32] = self._down[..., low, :]
+        values *= self._share[rows][:, None]
+        values += self._across[..., low, :]
         return values
 
 

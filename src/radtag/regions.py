@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from radtag.geometry import XYXY, Frame, Grid, cells_of_pixels, interpolate, interpolate_at
+from radtag.geometry import XYXY, FloatArray, Frame, Grid, cells_of_pixels, interpolate, interpolate_at
 
 Map = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -46,16 +47,30 @@ class Regions:
     """What a threshold leaves of a map.
 
     Args:
-        mask: (row, col), original pixels.
+        part: of the image, outside which the mask is empty.
+        inside: the mask (row, col) of that part.
         boxes_xyxy: of each component, the one with the highest map value first.
         areas_px: pixels of each component.
         values: the highest map value of each component.
     """
 
-    mask: Mask
-    boxes_xyxy: tuple[XYXY, ...]
-    areas_px: tuple[int, ...]
-    values: tuple[float, ...]
+    part: Part
+    inside: Mask
+    boxes_xyxy: tuple[XYXY, ...] = ()
+    areas_px: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def none(cls, size_rc: tuple[int, int]) -> Regions:
+        """Of an image of this size, an empty mask."""
+        return cls(Part(slice(0, 0), slice(0, 0), size_rc), np.zeros((0, 0), dtype=bool))
+
+    @cached_property
+    def mask(self) -> Mask:
+        """(row, col), original pixels. Most masks of many findings are small, and not all are looked at."""
+        whole = np.zeros(self.part.size_rc, dtype=bool)
+        whole[self.part.rows, self.part.cols] = self.inside
+        return whole
 
     @property
     def area_px(self) -> int:
@@ -91,19 +106,18 @@ def find(
     if area is not None:
         above &= area
     down, across = (0, 0) if part is None else (part.rows.start, part.cols.start)
-    mask = above if part is None else np.zeros(part.size_rc, dtype=bool)
-    least = min_area_px if min_area_px is not None else MIN_AREA_SHARE * mask.size
+    size_rc = (map_.shape[0], map_.shape[1]) if part is None else part.size_rc
+    least = min_area_px if min_area_px is not None else MIN_AREA_SHARE * size_rc[0] * size_rc[1]
     top, bottom = _extent(np.any(above, axis=1))
     left, right = _extent(np.any(above, axis=0))
     if top == bottom:
-        return Regions(mask, (), (), ())
+        return Regions.none(size_rc)
     inside = above[top:bottom, left:right]  # labelling takes most of the time, and most of an image is empty
     labels, count = ndimage.label(inside, structure=_EIGHT)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     kept = areas >= least
     if not kept.all():
         inside &= np.concatenate([[False], kept])[labels]
-    mask[down + top : down + bottom, across + left : across + right] = inside
     values = np.zeros(count)
     boxes: list[XYXY] = []
     for i, (rows, cols) in enumerate(ndimage.find_objects(labels)):
@@ -113,7 +127,8 @@ def find(
         boxes.append((float(across + x1), float(down + y1), float(across + x2), float(down + y2)))
     order = sorted(np.flatnonzero(kept), key=lambda i: (-values[i], -areas[i]))
     return Regions(
-        mask,
+        Part(slice(down + top, down + bottom), slice(across + left, across + right), size_rc),
+        inside,
         tuple(boxes[i] for i in order),
         tuple(int(areas[i]) for i in order),
         tuple(float(values[i]) for i in order),
@@ -139,30 +154,22 @@ def peaks(layers: Sequence[tuple[NDArray[np.float32], Grid, Frame]]) -> NDArray[
     Returns:
         (finding, 3): x, y and the value there.
     """
-    size_rc = layers[0][2].original_size_rc
-    places = []  # per axis, per layer: each original pixel in cell indices
-    corners = []  # per axis: the pixels to look at
-    for axis in (0, 1):
-        cells = [cells_of_pixels(grid, frame, axis) for _, grid, frame in layers]
-        starts = np.zeros(size_rc[axis], dtype=bool)
-        starts[0] = True
-        for cell, (_, grid, _) in zip(cells, layers, strict=True):
-            between = np.floor(np.clip(cell, -1, grid.size_rc[axis] - 1))
-            starts[1:] |= between[1:] != between[:-1]
-        first = np.flatnonzero(starts)
-        corners.append(np.union1d(first, np.append(first[1:] - 1, size_rc[axis] - 1)))
-        places.append(cells)
     if len(layers) == 1:
+        maps, grid, frame = layers[0]
         found = _peaks_near_high_cells(
-            layers[0][0].astype(np.float32, copy=False),
-            (places[0][0][corners[0]], places[1][0][corners[1]]),
-            (corners[0], corners[1]),
+            maps.astype(np.float32, copy=False), _axis(grid, frame, 0), _axis(grid, frame, 1)
         )
         if found is not None:
             return found
+    corners, places = [], []  # per axis: the pixels to look at; and per layer, where they are in cell indices
+    for axis in (0, 1):
+        cells = [cells_of_pixels(grid, frame, axis) for _, grid, frame in layers]
+        at = _corners(cells, [grid.size_rc[axis] for _, grid, _ in layers])
+        corners.append(at)
+        places.append([cell[at] for cell in cells])
     total: NDArray[np.float32] | None = None
-    for (maps, _, _), rows, cols in zip(layers, *places, strict=True):
-        here = interpolate(maps, rows[corners[0]], cols[corners[1]])
+    for (maps, _, _), down, across in zip(layers, *places, strict=True):
+        here = interpolate(maps, down, across)
         total = here if total is None else total + here
     assert total is not None
     mean = (total if len(layers) == 1 else total / np.float32(len(layers))).reshape(len(total), -1)
@@ -171,34 +178,65 @@ def peaks(layers: Sequence[tuple[NDArray[np.float32], Grid, Frame]]) -> NDArray[
     return np.stack([corners[1][col] + 0.5, corners[0][row] + 0.5, mean[np.arange(len(mean)), at]], axis=1)
 
 
-def _peaks_near_high_cells(
-    maps: NDArray[np.float32],
-    places: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]],
-    pixels: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> NDArray[np.float64] | None:
+def _corners(cells: Sequence[FloatArray], counts: Sequence[int]) -> NDArray[np.int64]:
+    """The pixels of an axis on either side of any layer's cells.
+
+    Args:
+        cells: per layer, each pixel in cell indices.
+        counts: per layer, its cells.
+    """
+    starts = np.zeros(len(cells[0]), dtype=bool)
+    starts[0] = True
+    for cell, count in zip(cells, counts, strict=True):
+        between = np.floor(np.clip(cell, -1, count - 1))
+        starts[1:] |= between[1:] != between[:-1]
+    first = np.flatnonzero(starts)
+    return np.union1d(first, np.append(first[1:] - 1, len(starts) - 1))
+
+
+class _Axis(NamedTuple):
+    """The pixels of an axis that a peak can be at; of images of one size and one network the same.
+
+    Args:
+        pixels: (n,) their numbers.
+        places: (n,) in cell indices.
+        near: (cell, k) which of them are less than a cell away from each cell; some of them twice.
+    """
+
+    pixels: NDArray[np.int64]
+    places: FloatArray
+    near: NDArray[np.int64]
+
+
+@lru_cache(maxsize=256)
+def _axis(grid: Grid, frame: Frame, axis: int) -> _Axis:
+    count = grid.size_rc[axis]
+    cells = cells_of_pixels(grid, frame, axis)
+    pixels = _corners([cells], [count])
+    inside = np.clip(cells[pixels], 0, count - 1)
+    first = np.searchsorted(inside, np.arange(count) - 1, side="right")
+    past = np.searchsorted(inside, np.arange(count) + 1, side="left")
+    most = np.arange(max(1, int((past - first).max())))
+    return _Axis(pixels, cells[pixels], np.clip(first[:, None] + most, 0, np.maximum(past - 1, 0)[:, None]))
+
+
+def _peaks_near_high_cells(maps: NDArray[np.float32], rows: _Axis, cols: _Axis) -> NDArray[np.float64] | None:
     """As :func:`peaks` for one layer, looking only near cells as high as some pixel: no pixel is above all its cells.
 
     Args:
         maps: (finding, row, col) cells.
-        places: per axis, the pixels to look at in cell indices.
-        pixels: per axis, their numbers in the original image.
+        rows: the pixels to look at.
+        cols: likewise.
 
     Returns:
         None where that would be no less work than looking everywhere.
     """
     count, *cells_rc = maps.shape
-    near = []  # per axis: (cell, k) places less than a cell away; some of them twice
-    for where, cells in zip(places, cells_rc, strict=True):
-        inside = np.clip(where, 0, cells - 1)
-        first = np.searchsorted(inside, np.arange(cells) - 1, side="right")
-        past = np.searchsorted(inside, np.arange(cells) + 1, side="left")
-        most = np.arange(max(1, int((past - first).max())))
-        near.append(np.clip(first[:, None] + most, 0, np.maximum(past - 1, 0)[:, None]))
 
     def look(finding: Any, row: Any, col: Any) -> tuple[Any, Any, NDArray[np.float32]]:
         """Places (n, k, 1) and (n, 1, k) near n cells, and the values there (n, k, k)."""
-        rows, cols = near[0][row][:, :, None], near[1][col][:, None, :]
-        return rows, cols, interpolate_at(maps, finding[:, None, None], places[0][rows], places[1][cols])
+        down, across = rows.near[row][:, :, None], cols.near[col][:, None, :]
+        return down, across, interpolate_at(maps, finding[:, None, None], rows.places[down], cols.places[across])
 
     flat = maps.reshape(count, -1)
     every = np.arange(count)
@@ -206,13 +244,13 @@ def _peaks_near_high_cells(
     finding, cell = np.nonzero(flat >= bound[:, None])
     if len(finding) > flat.size // 64:
         return None
-    rows, cols, values = look(finding, *np.unravel_index(cell, cells_rc))
-    number = rows * len(pixels[1]) + cols  # in reading order
+    down, across, values = look(finding, *np.unravel_index(cell, cells_rc))
+    number = down * len(cols.pixels) + across  # in reading order
     finding = np.broadcast_to(finding[:, None, None], values.shape).ravel()
     order = np.lexsort((number.ravel(), -values.ravel(), finding))
     best = order[np.searchsorted(finding[order], every)]
-    row, col = np.divmod(number.ravel()[best], len(pixels[1]))
-    return np.stack([pixels[1][col] + 0.5, pixels[0][row] + 0.5, values.ravel()[best]], axis=1)
+    row, col = np.divmod(number.ravel()[best], len(cols.pixels))
+    return np.stack([cols.pixels[col] + 0.5, rows.pixels[row] + 0.5, values.ravel()[best]], axis=1)
 
 
 def part_above(layers: Sequence[tuple[NDArray[np.float32], Grid, Frame]], threshold: float) -> Part:

@@ -152,14 +152,11 @@ class Prediction:
         return expit(mean) if self.joint else mean
 
     def encoded(self, finding: int) -> bytes:
-        """A finding's map in original pixels as a 16-bit PNG file, 65535 = 1.0."""
+        """A finding's map in original pixels as a 16-bit PNG file, 65535 = 1.0; to within 8/65535."""
         one = self.layers[0]
         if len(self.layers) > 1 or self.joint or one.maps[finding].max() > 1:
             return draw.encode_map(self.map(finding))
-        # Made while it is packed: a large map as a whole does not fit the processor's cache
-        levels = one.maps[finding] * np.float32(65535)
-        laid = laid_on_original(levels, one.grids[finding], one.frame)
-        return draw.encode_map_rows(laid.rows, laid.size_rc)
+        return draw.encode_laid_map(laid_on_original(one.maps[finding], one.grids[finding], one.frame))
 
     @property
     def full(self) -> float:
@@ -260,7 +257,7 @@ class Tag:
     def regions(self) -> Regions:
         """Mask, boxes and areas."""
         if self.prediction.peaks[self.index, 2] <= self.mask_threshold:
-            return Regions(np.zeros(self.prediction.image.size_rc, dtype=bool), (), (), ())
+            return Regions.none(self.prediction.image.size_rc)
         part = self.prediction.part_above(self.index, self.mask_threshold)
         if "map" in self.__dict__:  # worked out already
             map_ = self.map[part.rows, part.cols]
@@ -376,7 +373,7 @@ class Tagger:
         runs: Run | Sequence[Run],
         *,
         device: str = "auto",
-        batch_size: int = 8,
+        batch_size: int = 16,
         findings: Sequence[str] | None = None,
         threshold: float | Mapping[str, float] | None = None,
         mask: MaskRule | float = "validated",
