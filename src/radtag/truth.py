@@ -34,7 +34,7 @@ class Truth:
 
 
 def readers_hit(record: Record, finding: str, truth: Truth) -> float:
-    """Whether a point that a reader set lies in the truth, as CheXlocalize asks of its readers: 1, 0 or NaN = not asked.
+    """Whether a point that a reader set lies in the truth, as CheXlocalize asks of its readers: 1, 0, NaN = not asked.
 
     The pixel that holds the point counts, and any of several points. Readers who set none have missed.
 

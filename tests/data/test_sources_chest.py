@@ -12,9 +12,8 @@ from PIL import Image as PillowImage
 from radtag.data.check import check_dataset
 from radtag.data.outlines import read_outline
 from radtag.data.sources import SOURCES, load, open_source
-from radtag.data.table import Dataset
 from radtag.errors import BadData, BadSetting
-from radtag.truth import truth_of
+from radtag.truth import readers_hit, truth_of
 
 NAN = float("nan")
 
@@ -24,18 +23,6 @@ def picture(path: Path, size_rc: tuple[int, int] = (32, 48)) -> Path:
     pixels = np.random.default_rng(sum(str(path).encode())).integers(0, 256, size_rc)
     PillowImage.fromarray(pixels.astype(np.uint8)).save(path)
     return path
-
-
-def written(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def labels(data: Dataset, finding: str) -> list[float | None]:
-    """Per image, None = unknown."""
-    at = data.findings.index(finding)
-    return [None if np.isnan(record.labels[at]) else record.labels[at] for record in data.records]
 
 
 def test_a_folder_that_is_none_of_the_set_is_answered_with_what_is_missing(tmp_path):
@@ -60,7 +47,7 @@ def test_a_folder_that_is_none_of_the_set_is_answered_with_what_is_missing(tmp_p
         ("QaTa-COV19-v2/Test Set/Images/a.png", "qata_cov19"),
     ],
 )
-def test_a_path_alone_is_answered_with_its_source(tmp_path, inside, name):
+def test_a_path_alone_is_answered_with_its_source(tmp_path, inside, name, written):
     written(tmp_path / inside, "")
     with pytest.raises(BadSetting, match=f"Write {name}:"):
         load(str(tmp_path))
@@ -77,7 +64,7 @@ NOTHING = "PVWX6"  # CheXlocalize's own code of an empty mask of 2320 x 2828 pix
 
 
 @pytest.fixture
-def chexpert(tmp_path) -> Path:
+def chexpert(tmp_path, written) -> Path:
     """Three training images of two patients as CheXpert-v1.0-small has them, and two for validation, one outlined."""
     root = tmp_path / "CheXpert-v1.0-small"
     rows = {
@@ -100,7 +87,7 @@ def chexpert(tmp_path) -> Path:
     return root
 
 
-def test_chexpert_blank_is_unknown_and_no_finding_is_healthy(chexpert):
+def test_chexpert_blank_is_unknown_and_no_finding_is_healthy(chexpert, labels):
     data = open_source(f"chexpert:{chexpert}")
     assert data.findings == tuple(FINDINGS.split(","))
     assert labels(data, "Pneumothorax") == [0, None, None, 0, 0]
@@ -118,7 +105,7 @@ def test_chexpert_blank_is_unknown_and_no_finding_is_healthy(chexpert):
     assert "CheXlocalize's gt_segmentations_*.json are not there: there are no outlines" in data.notes
 
 
-def test_chexpert_policies_and_views(chexpert):
+def test_chexpert_policies_and_views(chexpert, labels):
     data = load(f"chexpert:{chexpert}?uncertain=positive&blank=negative&view=frontal")
     assert labels(data, "Edema") == [0, 1, 0, 0]
     assert labels(data, "Pneumonia") == [0, 0, 0, 0]
@@ -129,7 +116,7 @@ def test_chexpert_policies_and_views(chexpert):
         load(f"chexpert:{chexpert}?blank=zero")
 
 
-def test_chexlocalize_outlines_are_found_beside_it_by_image_and_finding(chexpert):
+def test_chexlocalize_outlines_are_found_beside_it_by_image_and_finding(chexpert, written):
     masks = {
         "Cardiomegaly": {"size": [3, 4], "counts": [5, 4, 3]},
         "Airspace Opacity": {"size": [3, 4], "counts": [11, 1]},  # what Lung Opacity was called in older files
@@ -158,7 +145,89 @@ def test_chexlocalize_outlines_are_found_beside_it_by_image_and_finding(chexpert
         load(f"chexpert:{chexpert}")
 
 
-def test_chexlocalize_test_part_has_other_names_and_fewer_columns(tmp_path):
+@pytest.fixture
+def chexlocalize(tmp_path, written) -> Path:
+    """The test part: labels without sex and view, images of half the size that was drawn on, and the four jsons."""
+    rows = {
+        "patient64741/study1/view1_frontal": "0,1,1,0,0,0,0,0,0,0,0,0,0,1",
+        "patient64741/study1/view2_lateral": "0,0,1,0,0,0,0,0,0,0,0,0,0,0",
+        "patient64860/study1/view1_frontal": "0,0,1,0,0,0,0,0,0,0,0,0,0,0",
+    }
+    lines = [f"test/{image}.jpg,{cells}" for image, cells in rows.items()]
+    written(tmp_path / "CheXpert/test_labels.csv", "\n".join([f"Path,No Finding,{FINDINGS}", *lines]) + "\n")
+    for image in rows:
+        picture(tmp_path / f"CheXpert/test/{image}.jpg", (3, 4))
+    home = tmp_path / "CheXlocalize"
+    empty = {"size": [6, 8], "counts": [48]}
+    # Columns 2 and 3, all six rows of them.
+    heart = {"Cardiomegaly": {"size": [6, 8], "counts": [12, 12, 24]}, "Airspace Opacity": empty}
+    written(home / "gt_segmentations_test.json", json.dumps({"patient64741_study1_view1_frontal": heart}))
+    contours = {
+        "patient64741_study1_view1_frontal": {"img_size": [6, 8], "Cardiomegaly": [[[0, 0], [8, 0], [8, 6]]]},
+        "patient64741_study1_view2_lateral": {
+            "img_size": [6, 8],
+            "Cardiomegaly": [
+                [[0.0, 0.0], [2.0, 0.0], [2.0, 2.0], [0.0, 2.0]],
+                [[4.0, 2.0], [8.0, 2.0], [8.0, 6.0], [4.0, 6.0]],
+                [[1.0, 1.0], [3.0, 3.0]],  # a line
+            ],
+        },
+        "patient64860_study1_view1_frontal": {"img_size": [6, 8], "Cardiomegaly": [[[0, 0], [4, 0], [4, 6], [0, 6]]]},
+    }
+    written(home / "gt_annotations_test.json", json.dumps(contours))
+    points = {
+        "patient64741_study1_view1_frontal": {"Cardiomegaly": [[3.9, 5.9]], "Support Devices": [[1.0, 1.0]]},
+        "patient64741_study1_view2_lateral": {"img_size": [6, 8], "Cardiomegaly": [[3.0, 0.5], [3.9, 3.0]]},
+    }
+    written(home / "hb_salient_pt_test.json", json.dumps(points))
+    written(home / "hb_annotations_test.json", "not read")
+    return tmp_path
+
+
+def test_chexlocalize_contours_count_where_there_are_no_segmentations(chexlocalize):
+    data = open_source(f"chexpert:{chexlocalize}")
+    masks = [read_outline(record.masks["Cardiomegaly"]).astype(int).tolist() for record in data.records]
+    assert masks[0] == [[0, 0, 1, 1, 0, 0, 0, 0]] * 6
+    assert masks[1] == [[1, 1, 0, 0, 0, 0, 0, 0]] * 2 + [[0, 0, 0, 0, 1, 1, 1, 1]] * 4
+    assert masks[2] == [[1, 1, 1, 1, 0, 0, 0, 0]] * 6
+    assert list(data.records[0].masks) == ["Cardiomegaly"]
+    assert "1 contour of fewer than three points is left out" in data.notes
+    assert not any("no outlines" in note for note in data.notes)
+
+
+def test_chexlocalize_points_are_of_readers_and_are_scored_against_the_truth(chexlocalize):
+    data = open_source(f"chexpert:{chexlocalize}")
+    assert [dict(record.readers_xy) for record in data.records] == [
+        {"Cardiomegaly": ((3.9, 5.9),)},  # where Support Devices are, nobody who drew the truth said
+        {"Cardiomegaly": ((3.0, 0.5), (3.9, 3.0))},
+        {"Cardiomegaly": ()},  # outlined, and no point was set
+    ]
+    assert "3 images of CheXlocalize have points of readers, who are scored beside a run" in data.notes
+    first = data.records[0]
+    assert first.box_frame_rc == (6, 8)
+    points = first.readers_in("Cardiomegaly", (3, 4))
+    assert points is not None
+    assert points.tolist() == [pytest.approx([1.95, 2.95])]
+    assert first.readers_in("Edema", (3, 4)) is None
+    hits = []
+    for record in data.records:
+        truth = truth_of(record, "Cardiomegaly", (3, 4))
+        assert truth is not None
+        hits.append(readers_hit(record, "Cardiomegaly", truth))
+    assert hits == [1, 0, 0]  # column 1 of four is columns 2 and 3 of eight
+
+    (chexlocalize / "CheXlocalize/hb_salient_pt_test.json").write_text('{"a": {"Cardiomegaly": [3, 4]}}')
+    with pytest.raises(BadData, match=r"hb_salient_pt_test.json, a: .*Get the official file"):
+        load(f"chexpert:{chexlocalize}")
+    (chexlocalize / "CheXlocalize/hb_salient_pt_test.json").unlink()
+    assert [record.readers_xy for record in load(f"chexpert:{chexlocalize}").records] == [{}] * 3
+    assert load(f"chexpert:{chexlocalize}").records[0].box_frame_rc is None
+    (chexlocalize / "CheXlocalize/gt_annotations_test.json").write_text('{"b": {"Edema": [[[0, 0], [1, 1], [1, 0]]]}}')
+    with pytest.raises(BadData, match=r"gt_annotations_test.json, b: 'img_size'"):
+        load(f"chexpert:{chexlocalize}")
+
+
+def test_chexlocalize_test_part_has_other_names_and_fewer_columns(tmp_path, written):
     root = tmp_path / "CheXpert"
     written(
         root / "test_labels.csv",
@@ -195,7 +264,7 @@ VINDR = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
 
 
 @pytest.fixture
-def vindr(tmp_path) -> Path:
+def vindr(tmp_path, written) -> Path:
     """Kaggle's table, with three readers an image, and its images made smaller; one image more, one less."""
     rows = [
         *(f"50a4,No finding,14,R{reader},,,," for reader in (11, 7, 10)),
@@ -219,7 +288,7 @@ def vindr(tmp_path) -> Path:
     return tmp_path
 
 
-def test_vindr_majority_of_readers_and_boxes_fused_in_the_frame_of_the_original(vindr):
+def test_vindr_majority_of_readers_and_boxes_fused_in_the_frame_of_the_original(vindr, labels):
     data = open_source(f"vindr:{vindr}")
     assert len(data.findings) == 14
     assert data.findings[8] == "Nodule/Mass"
@@ -243,7 +312,7 @@ def test_vindr_majority_of_readers_and_boxes_fused_in_the_frame_of_the_original(
     assert {record.split for record in load(f"vindr:{vindr}").records} == {""}
 
 
-def test_vindr_other_rules_and_one_reader_alone(vindr):
+def test_vindr_other_rules_and_one_reader_alone(vindr, labels):
     assert labels(load(f"vindr:{vindr}?readers=any"), "Pneumothorax") == [0, 1, 0, 0]
     agreed = load(f"vindr:{vindr}?readers=agreed")
     assert labels(agreed, "Pneumothorax") == [0, None, 0, 0]
@@ -278,7 +347,7 @@ def test_vindr_sizes_of_originals_may_be_in_the_table_or_nowhere(vindr):
     assert not any("pixels of the images" in note for note in data.notes)
 
 
-def test_vindr_physionet_has_findings_without_boxes_and_a_consensus_for_testing(tmp_path):
+def test_vindr_physionet_has_findings_without_boxes_and_a_consensus_for_testing(tmp_path, written):
     notes = tmp_path / "annotations"
     written(
         notes / "annotations_train.csv",
@@ -322,7 +391,7 @@ def test_vindr_a_box_without_area_is_refused(vindr):
 
 
 @pytest.fixture
-def tbx11k(tmp_path) -> Path:
+def tbx11k(tmp_path, written) -> Path:
     """Two training and four validation images, with boxes in both of the set's formats."""
     written(tmp_path / "lists/TBX11K_train.txt", "health/h0001.png\ntb/tb0003.png\n")
     written(tmp_path / "lists/TBX11K_val.txt", "sick/s0001.png\ntb/tb1199.png\ntb/tb0135.png\nhealth/h0002.png\n")
@@ -354,7 +423,7 @@ def tbx11k(tmp_path) -> Path:
     return tmp_path
 
 
-def test_tbx11k_kinds_boxes_and_the_official_lists(tbx11k):
+def test_tbx11k_kinds_boxes_and_the_official_lists(tbx11k, labels):
     data = open_source(f"tbx11k:{tbx11k}")
     assert data.findings == ("ActiveTuberculosis", "ObsoletePulmonaryTuberculosis", "sick but non-TB")
     assert [record.image for record in data.records][:2] == ["health/h0001.png", "tb/tb0003.png"]
@@ -368,7 +437,7 @@ def test_tbx11k_kinds_boxes_and_the_official_lists(tbx11k):
     assert "1 image of tuberculosis has no box of a known kind, so that its kind is unknown" in data.notes
 
 
-def test_tbx11k_kinds_together(tbx11k):
+def test_tbx11k_kinds_together(tbx11k, labels):
     data = load(f"tbx11k:{tbx11k}?kinds=together")
     assert data.findings == ("Tuberculosis", "sick but non-TB")
     assert labels(data, "Tuberculosis") == [0, 1, 0, 1, 1, 0]
@@ -384,6 +453,46 @@ def test_tbx11k_xml_is_in_the_frame_of_the_radiograph(tbx11k):
     assert record.boxes_in("ObsoletePulmonaryTuberculosis", (100, 100)).tolist() == [[0, 1, 10, 6]]
 
 
+def test_tbx11k_extra_are_older_sets_whose_names_say_what_they_show(tbx11k, written, labels):
+    older = {
+        "train": (
+            "extra/da+db/train/p1.jpg",
+            "extra/da+db/train/nx23.png",
+            "extra/mc+shenzhen/train/MCUCXR_0001_0.png",
+        ),
+        "val": ("extra/mc+shenzhen/val/CHNCXR_0327_1.png", "extra/da+db/val/px4.jpg"),
+    }
+    own = {"train": ("health/h0001.png", "tb/tb0003.png"), "val": ("sick/s0001.png", "health/h0002.png")}
+    for part, images in older.items():
+        written(tbx11k / f"lists/all_{part}.txt", "\n".join([*own[part], *images]) + "\n")
+        for image in images:
+            picture(tbx11k / "imgs" / image, (64, 64))
+    data = open_source(f"tbx11k:{tbx11k}?extra=with")
+    assert len(data) == 6 + 5
+    extra = [record for record in data.records if record.image.startswith("extra/")]
+    assert [(record.image, record.split) for record in extra] == [
+        *((image, "train") for image in older["train"]),
+        *((image, "val") for image in older["val"]),
+    ]
+    kinds = [[None if np.isnan(label) else label for label in record.labels] for record in extra]
+    assert kinds == [[None, None, 0], [0, 0, 0], [0, 0, 0], [None, None, 0], [None, None, 0]]
+    names = {record.attributes["set"] for record in extra}
+    assert names == {"DA+DB", "Montgomery+Shenzhen"}
+    assert data.records[0].attributes["set"] == "TBX11K"
+    assert "5 images are of older sets, with labels and without boxes" in data.notes
+    assert "4 images of tuberculosis have no box of a known kind, so that its kind is unknown" in data.notes
+    together = load(f"tbx11k:{tbx11k}?extra=with&kinds=together")
+    assert labels(together, "Tuberculosis") == [0, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1]
+    assert len(load(f"tbx11k:{tbx11k}").records) == 6
+    written(tbx11k / "lists/all_val.txt", "extra/da+db/val/q4.jpg\n")
+    with pytest.raises(BadData, match=r"'extra/da\+db/val/q4.jpg' is not in health, sick or tb, nor of extra"):
+        load(f"tbx11k:{tbx11k}?extra=with")
+    for part in older:
+        (tbx11k / f"lists/all_{part}.txt").unlink()
+    with pytest.raises(BadData, match=r"lists has no all_train.txt or all_val.txt"):
+        load(f"tbx11k:{tbx11k}?extra=with")
+
+
 def test_tbx11k_what_is_not_its_own_is_refused(tbx11k):
     (tbx11k / "annotations/json/TBX11K_trainval.json").write_text('{"images": []}')
     with pytest.raises(BadData, match=r"TBX11K_trainval.json is not COCO's json: KeyError"):
@@ -393,7 +502,7 @@ def test_tbx11k_what_is_not_its_own_is_refused(tbx11k):
         load(f"tbx11k:{tbx11k}")
     (tbx11k / "annotations/json/TBX11K_trainval.json").unlink()
     (tbx11k / "lists/TBX11K_val.txt").write_text("extra/a.png")
-    with pytest.raises(BadData, match=r"'extra/a.png' is not in health, sick or tb"):
+    with pytest.raises(BadData, match=r"'extra/a.png' is not in health, sick or tb, nor of extra"):
         load(f"tbx11k:{tbx11k}")
 
 
@@ -401,7 +510,7 @@ def test_tbx11k_what_is_not_its_own_is_refused(tbx11k):
 
 
 @pytest.fixture
-def rsna(tmp_path) -> Path:
+def rsna(tmp_path, written) -> Path:
     """Three labelled images, one of two boxes and so of two rows in both tables, and one that has no row."""
     written(
         tmp_path / "stage_2_train_labels.csv",
@@ -432,7 +541,7 @@ def test_rsna_classes_boxes_and_what_has_no_row(rsna):
     assert any(note.startswith("3 images of unknown patients") for note in data.notes)
 
 
-def test_rsna_patients_are_those_of_chestxray14_where_the_list_of_originals_is_there(rsna):
+def test_rsna_patients_are_those_of_chestxray14_where_the_list_of_originals_is_there(rsna, written):
     originals = [
         {"img_id": "00013774_026.png", "subset_img_id": "0004cf"},
         {"img_id": "00013774_030.png", "subset_img_id": "00436a"},
@@ -461,7 +570,7 @@ def test_rsna_without_classes_there_is_one_finding_and_a_contradiction_is_refuse
 
 
 @pytest.fixture
-def siim(tmp_path) -> Path:
+def siim(tmp_path, written) -> Path:
     """The table with its blanks after commas, two rows for one image, and the deep folders of the download."""
     written(
         tmp_path / "train-rle.csv",
@@ -473,7 +582,7 @@ def siim(tmp_path) -> Path:
     return tmp_path
 
 
-def test_siim_relative_runs_down_the_columns_several_rows_an_image(siim):
+def test_siim_relative_runs_down_the_columns_several_rows_an_image(siim, labels):
     data = open_source(f"siim:{siim}")
     assert data.findings == ("Pneumothorax",)
     assert [record.image for record in data.records] == ["1.2.3.100.dcm", "1.2.3.200.dcm"]
@@ -502,7 +611,7 @@ def test_siim_what_is_no_code_is_refused_with_its_line(siim, code, message):
 # --- COVID-19 Radiography Database
 
 
-def test_covid_radiography_classes_and_lung_masks_of_another_size(tmp_path):
+def test_covid_radiography_classes_and_lung_masks_of_another_size(tmp_path, written):
     root = tmp_path / "COVID-19_Radiography_Dataset"
     for folder, name in (
         ("COVID", "COVID-1"),
@@ -558,7 +667,7 @@ def qata(tmp_path) -> Path:
     return tmp_path
 
 
-def test_qata_cov19_masks_and_official_parts(qata):
+def test_qata_cov19_masks_and_official_parts(qata, labels):
     for place in (qata, qata / "QaTa-COV19", qata / "QaTa-COV19/QaTa-COV19-v2"):
         data = load(f"qata_cov19:{place}")
         assert [(record.image, record.split) for record in data.records] == [
@@ -577,7 +686,7 @@ def test_qata_cov19_masks_and_official_parts(qata):
         assert "1 COVID-19 image has no infection mask" in data.notes
 
 
-def test_qata_cov19_with_healthy_images_nothing_is_split(qata):
+def test_qata_cov19_with_healthy_images_nothing_is_split(qata, labels):
     data = load(f"qata_cov19:{qata}?control=with")
     assert labels(data, "COVID-19") == [1, 1, 1, 0]
     assert {record.split for record in data.records} == {""}

@@ -13,7 +13,6 @@ from PIL import Image as PillowImage
 from radtag.data.check import CheckReport, check
 from radtag.data.outlines import Union, read_outline
 from radtag.data.sources import SOURCES, load, open_source
-from radtag.data.table import Dataset
 from radtag.errors import BadData, BadSetting
 from radtag.images import read
 from radtag.truth import truth_of
@@ -35,18 +34,6 @@ def mask(path: Path, rows: slice, cols: slice, size_rc: tuple[int, int] = (64, 8
     pixels[rows, cols] = 255
     PillowImage.fromarray(pixels).save(path)
     return path
-
-
-def written(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def labels(data: Dataset, finding: str) -> list[float | None]:
-    """Per image, None = unknown."""
-    at = data.findings.index(finding)
-    return [None if np.isnan(record.labels[at]) else record.labels[at] for record in data.records]
 
 
 def kinds(report: CheckReport) -> set[str]:
@@ -88,7 +75,7 @@ def test_every_source_is_in_the_overview_and_has_a_page():
         ("ImageSets/Main/aeroplane_train.txt", "voc2012"),
     ],
 )
-def test_a_path_alone_is_answered_with_its_source(tmp_path, inside, name):
+def test_a_path_alone_is_answered_with_its_source(tmp_path, inside, name, written):
     written(tmp_path / inside, "")
     with pytest.raises(BadSetting, match=f"Write {name}:"):
         load(str(tmp_path))
@@ -102,7 +89,7 @@ def square(x: int, y: int, side: int) -> list[list[int]]:
 
 
 @pytest.fixture
-def chestx_det(tmp_path) -> Path:
+def chestx_det(tmp_path, written) -> Path:
     """ChestX-Det: three images of which one has a finding twice, of whose file there is none, and one more file."""
     train = [
         {
@@ -121,7 +108,7 @@ def chestx_det(tmp_path) -> Path:
     return tmp_path
 
 
-def test_chestx_det_boxes_and_polygons_are_in_1024_pixels(chestx_det):
+def test_chestx_det_boxes_and_polygons_are_in_1024_pixels(chestx_det, labels):
     data = load(f"chestx_det:{chestx_det}")
     assert len(data.findings) == 13
     assert data.findings[4] == "Diffuse Nodule"
@@ -152,7 +139,7 @@ def test_chestx_det_check(chestx_det):
     assert any("36400.png" in warning for warning in report.warnings)
 
 
-def test_chestx_det10_has_chestxray14s_names_and_so_its_patients(tmp_path):
+def test_chestx_det10_has_chestxray14s_names_and_so_its_patients(tmp_path, written, labels):
     entry = {"file_name": "00000042_006.png", "syms": ["Fibrosis"], "boxes": [[632, 721, 909, 969]]}
     flat = {"file_name": "00000043_001.png", "syms": ["Mass"], "boxes": [[5, 5, 5, 9]]}
     written(tmp_path / "json/train.json", json.dumps([entry, flat]))
@@ -177,7 +164,7 @@ def test_chestx_det10_has_chestxray14s_names_and_so_its_patients(tmp_path):
         ({"polygons": [[[1, 1], [2, 2], [float("nan"), 3]]]}, "a polygon of 3 points"),
     ],
 )
-def test_chestx_det_what_is_none_of_its_entries_is_refused(chestx_det, change, message):
+def test_chestx_det_what_is_none_of_its_entries_is_refused(chestx_det, change, message, written):
     entry = {"file_name": "36199.png", "syms": ["Nodule"], "boxes": [[1, 2, 3, 4]], "polygons": [square(0, 0, 9)]}
     written(chestx_det / "ChestX_Det_test.json", json.dumps([entry | change]))
     with pytest.raises(BadData, match=f"ChestX_Det_test.json, 36199.png.*{message}"):
@@ -199,7 +186,7 @@ def voc_object(name: str, corners: tuple[object, ...], difficult: int = 0, more:
 
 
 @pytest.fixture
-def voc(tmp_path) -> Path:
+def voc(tmp_path, written) -> Path:
     """Two training images and two for validation, one with classes outlined; one outlined image more."""
     root = tmp_path / "VOCdevkit/VOC2012"
     said = {
@@ -233,7 +220,7 @@ def voc(tmp_path) -> Path:
     return tmp_path
 
 
-def test_voc2012_labels_boxes_from_one_and_classes_of_a_palette(voc):
+def test_voc2012_labels_boxes_from_one_and_classes_of_a_palette(voc, labels):
     for place in (voc, voc / "VOCdevkit", voc / "VOCdevkit/VOC2012"):
         data = load(f"voc2012:{place}")
         assert data.findings == tuple(VOC_CLASSES)
@@ -263,7 +250,7 @@ def test_voc2012_labels_boxes_from_one_and_classes_of_a_palette(voc):
     )
 
 
-def test_voc2012_difficult_ones_and_a_test_part(voc):
+def test_voc2012_difficult_ones_and_a_test_part(voc, labels):
     data = load(f"voc2012:{voc}?difficult=positive")
     assert labels(data, "bottle") == [0, 1, 0, 0]
     assert data.records[1].boxes_xyxy == {"bottle": ((0, 0, 5, 5),)}
@@ -279,7 +266,7 @@ def test_voc2012_check(voc):
     assert (report.images, report.images_without_patient) == (4, 4)
 
 
-def test_voc2012_lists_and_files_that_are_none_are_refused(voc):
+def test_voc2012_lists_and_files_that_are_none_are_refused(voc, written):
     root = voc / "VOCdevkit/VOC2012"
     path = root / "ImageSets/Main/sofa_val.txt"
     good = path.read_text()
@@ -304,7 +291,7 @@ def test_voc2012_lists_and_files_that_are_none_are_refused(voc):
 
 
 @pytest.fixture
-def lgg(tmp_path) -> Path:
+def lgg(tmp_path, written) -> Path:
     """Two patients, in the archive's two copies of one folder; slices 2 and 10, so that order is by number."""
     for home in (tmp_path / "kaggle_3m", tmp_path / "lgg-mri-segmentation/kaggle_3m"):
         for case, numbers in (("TCGA_CS_4941_19960909", (10, 2)), ("TCGA_DU_5849_19950405", (1,))):
@@ -318,7 +305,7 @@ def lgg(tmp_path) -> Path:
     return tmp_path
 
 
-def test_lgg_labels_are_those_of_the_masks_and_patients_of_the_folders(lgg):
+def test_lgg_labels_are_those_of_the_masks_and_patients_of_the_folders(lgg, labels):
     for place in (lgg, lgg / "kaggle_3m"):
         data = load(f"lgg:{place}")
         assert data.findings == ("FLAIR abnormality",)
@@ -339,7 +326,7 @@ def test_lgg_labels_are_those_of_the_masks_and_patients_of_the_folders(lgg):
     assert data.notes == ("an image is one slice; its label is whether its mask has a pixel",)
 
 
-def test_lgg_what_does_not_fit_is_unknown_or_told(lgg):
+def test_lgg_what_does_not_fit_is_unknown_or_told(lgg, labels):
     home = lgg / "kaggle_3m"
     (home / "TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_2_mask.tif").write_text("broken")
     (home / "TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_10_mask.tif").unlink()
@@ -402,7 +389,7 @@ def test_busi_several_masks_are_one_and_normal_images_have_none(busi):
     assert {record.split for record in data.records} == {""}
 
 
-def test_busi_kinds_together_and_what_is_left_out(busi):
+def test_busi_kinds_together_and_what_is_left_out(busi, labels):
     root = busi / "Dataset_BUSI_with_GT"
     mask(root / "benign/benign (7)_mask.png", slice(0, 9), slice(0, 9))
     picture(root / "axilla/a.png")
@@ -427,7 +414,7 @@ def test_busi_check(busi):
 
 
 @pytest.fixture
-def isic(tmp_path) -> Path:
+def isic(tmp_path, written) -> Path:
     """2017 with its superpixels and table among the images, and 2018, unpacked into a folder of its own name."""
     for part, images in (("Training", ("0000000", "0000002", "0000009")), ("Validation", ("0001769",))):
         for number in images:
@@ -473,7 +460,7 @@ def test_isic_2017_has_diagnoses_and_outlines_of_what_is_one(isic):
     assert "1 image has no outline" in data.notes
 
 
-def test_isic_2018_shows_a_lesion_in_every_image(isic):
+def test_isic_2018_shows_a_lesion_in_every_image(isic, labels):
     for spec in (str(isic), f"{isic}?year=2018"):
         data = load(f"isic:{spec}")
         assert data.findings == ("lesion",)
@@ -496,7 +483,7 @@ def test_isic_2018_shows_a_lesion_in_every_image(isic):
 def test_isic_tables_of_other_cells_are_refused(isic):
     path = isic / "ISIC-2017_Training_Part3_GroundTruth.csv"
     path.write_text(path.read_text().replace("1.0,0.0", "0.5,0.0"))
-    with pytest.raises(BadData, match=r"Part3_GroundTruth.csv line 3: 0.5, 0.0 are no labels"):
+    with pytest.raises(BadData, match=r"Part3_GroundTruth.csv line 3, column melanoma: '0.5' is no label"):
         load(f"isic:{isic}?year=2017")
     with pytest.raises(BadSetting, match="option year=2019 of source isic: use 2018 or 2017"):
         load(f"isic:{isic}?year=2019")
@@ -528,7 +515,7 @@ def medmnist(path: Path, of_labels: dict[str, list[list[int]]], shape: tuple[int
     return path
 
 
-def test_medmnist_classes_without_a_finding_are_none_and_pixels_are_the_arrays(tmp_path, cache):
+def test_medmnist_classes_without_a_finding_are_none_and_pixels_are_the_arrays(tmp_path, cache, labels):
     path = medmnist(tmp_path / "pneumoniamnist.npz", {"train": [[1], [0], [1]], "val": [[0]], "test": [[1]]})
     data = open_source(f"medmnist:{path}")
     assert data.name == "pneumoniamnist"
@@ -545,7 +532,7 @@ def test_medmnist_classes_without_a_finding_are_none_and_pixels_are_the_arrays(t
     assert data.records[0].path.is_relative_to(cache / "medmnist")
 
 
-def test_medmnist_is_written_once_and_anew_when_the_file_changes(tmp_path, cache):
+def test_medmnist_is_written_once_and_anew_when_the_file_changes(tmp_path, cache, labels):
     rows = {"train": [[0]], "val": [[0]], "test": [[1]]}
     path = medmnist(tmp_path / "breastmnist_64.npz", rows, (64, 64))
     first = load(f"medmnist:{path}")
@@ -559,7 +546,7 @@ def test_medmnist_is_written_once_and_anew_when_the_file_changes(tmp_path, cache
     assert again.records[0].path != first.records[0].path
 
 
-def test_medmnist_several_labels_an_image_and_colours(tmp_path, cache):
+def test_medmnist_several_labels_an_image_and_colours(tmp_path, cache, labels):
     rows = np.zeros((2, 14), dtype=int)
     rows[1, [0, 13]] = 1
     path = medmnist(tmp_path / "chestmnist.npz", {part: rows.tolist() for part in ("train", "val", "test")})
@@ -579,7 +566,7 @@ def test_medmnist_several_labels_an_image_and_colours(tmp_path, cache):
     assert labels(grades, "grade 3") == [0, 1, 0, 0]
 
 
-def test_medmnist_other_files_are_refused(tmp_path, cache):
+def test_medmnist_other_files_are_refused(tmp_path, cache, written):
     good = {"train": [[0]], "val": [[0]], "test": [[1]]}
     with pytest.raises(BadData, match=r"organmnist3d.npz has volumes, not images"):
         load(f"medmnist:{medmnist(tmp_path / 'organmnist3d.npz', good, (28, 28, 28))}")

@@ -15,6 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radtag.data.boxes import SizeRC, Thing
+from radtag.data.files import read_json
+from radtag.errors import BadData
+
 
 def rle(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
     """A mask (row, col) as {"size": [rows, columns], "counts": [outside, inside, outside, ...]}."""
@@ -53,3 +57,25 @@ def write(
             stream.write("\n]")
         stream.write("}\n")
     os.replace(beside, path)
+
+
+def read_boxes(path: Path) -> dict[str, tuple[SizeRC, list[Thing]]]:
+    """Boxes of a file: file name of an image -> its rows and columns, and what is in it.
+
+    Raises:
+        BadData: a file that is no such json.
+    """
+    coco = read_json(path)
+    try:
+        name_of = {entry["id"]: str(entry["name"]) for entry in coco["categories"]}
+        images = {entry["id"]: entry for entry in coco["images"]}
+        found: dict[str, tuple[SizeRC, list[Thing]]] = {
+            entry["file_name"]: ((int(entry["height"]), int(entry["width"])), []) for entry in images.values()
+        }
+        for entry in coco["annotations"]:
+            x, y, width, height = entry["bbox"]
+            thing = Thing(name_of[entry["category_id"]], (x, y, x + width, y + height))
+            found[images[entry["image_id"]]["file_name"]][1].append(thing)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadData(f"{path} is not COCO's json: {error!r}. Get the official file.") from None
+    return found

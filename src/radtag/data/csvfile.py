@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,18 @@ class CsvFile:
             raise BadData(f"{self.path} has {len(at)} columns {name!r}. Rename or remove all but one.")
         return at[0] if at else None
 
+    def named(self, *columns: str, optional: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+        """Line and cells of each row by the name of their column; cells of an optional column that is not there are "".
+
+        Raises:
+            BadData: a column is not there, or twice.
+        """
+        at = {column: self.column(column) for column in columns}
+        at |= {column: found for column in optional if (found := self.find(column)) is not None}
+        blank = dict.fromkeys(optional, "")
+        for line, row in self.rows:
+            yield line, blank | {column: row[i] for column, i in at.items()}
+
     def number(self, line: int, column: str, cell: str) -> float:
         """A cell as a number.
 
@@ -54,6 +68,17 @@ class CsvFile:
             return float(cell.replace(",", ".") if self.decimal_comma else cell)
         except ValueError:
             raise BadData(f"{self.path} line {line}, column {column}: {cell!r} is not a number.") from None
+
+    def label(self, line: int, column: str, cell: str, allowed: Sequence[float] = (1, 0)) -> float:
+        """A cell as a label; NaN where it is blank.
+
+        Raises:
+            BadData: it is none of those allowed; the message gives line, column and value.
+        """
+        value = self.number(line, column, cell) if cell else math.nan
+        if cell and value not in allowed:
+            raise BadData(f"{self.path} line {line}, column {column}: {cell!r} is no label. Get the official table.")
+        return value
 
 
 def read_csv(path: Path) -> CsvFile:

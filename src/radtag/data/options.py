@@ -32,3 +32,14 @@ def folder(source: str, options: Mapping[str, str], option: str, *usual: Path) -
     if not path.is_dir():
         raise BadSetting(f"option {option}={path} of source {source} is not a folder. Give one, or leave it out.")
     return path
+
+
+def folders(source: str, options: Mapping[str, str], option: str, root: Path, *usual: str) -> list[Path]:
+    """The folder an option names; else all of the usual ones that are there, or the root, anywhere below which to look.
+
+    Raises:
+        BadSetting: it names no folder.
+    """
+    if option in options:
+        return [folder(source, options, option)]
+    return [root / name for name in usual if (root / name).is_dir()] or [root]

@@ -110,8 +110,7 @@ class Runs:
     @property
     def name(self) -> str:
         """The runs, by content."""
-        digest = hashlib.blake2b(repr(self.size_rc).encode() + self.lengths, digest_size=8).hexdigest()
-        return f"runs-{digest}"
+        return _by_content("runs", self.size_rc, self.lengths)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -168,8 +167,7 @@ class Polygon:
     @property
     def name(self) -> str:
         """The points, by content."""
-        digest = hashlib.blake2b(repr(self.size_rc).encode() + self.points_xy, digest_size=8).hexdigest()
-        return f"polygon-{digest}"
+        return _by_content("polygon", self.size_rc, self.points_xy)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -195,6 +193,11 @@ class Polygon:
 
     def _points(self) -> NDArray[np.float32]:
         return np.frombuffer(self.points_xy, dtype=np.float32).reshape(-1, 2)
+
+
+def _by_content(kind: str, size_rc: tuple[int, int], content: bytes) -> str:
+    """A short name that changes with size and content."""
+    return f"{kind}-{hashlib.blake2b(repr(size_rc).encode() + content, digest_size=8).hexdigest()}"
 
 
 @dataclass(frozen=True)

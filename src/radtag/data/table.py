@@ -43,7 +43,7 @@ class Record:
         lungs: a mask file of the area lesions can lie in, if the set has one.
         attributes: further columns (sex, age, view ...), for reports by group.
         source: which of several data sets that are put side by side it is of; "" where there is one.
-        readers_xy: per finding, the points (x, y) in ``box_frame_rc`` pixels that readers set on it who did not draw the
+        readers_xy: per finding, points (x, y) in ``box_frame_rc`` pixels that readers set on it who did not draw the
             truth: people to compare a network with. () = they were asked, and set none; left out = nobody was asked.
     """
 

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from radtag.data.files import images_by_stem, read_json
-from radtag.data.options import folder
+from radtag.data.notes import left_over, told
+from radtag.data.options import folders
 from radtag.data.outlines import Polygon, together
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
 from radtag.geometry import XYXY
-from radtag.words import counted
 
 OPTIONS = {"images": "the folder of the images (default: train and test beside the json, else anywhere below)"}
 _TEN = "Atelectasis Calcification Consolidation Effusion Emphysema Fibrosis Fracture Mass Nodule Pneumothorax"
@@ -42,9 +42,8 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     *names, findings = next(there, ("", "", ()))
     if not findings:
         raise BadData(f"{root} has neither ChestX_Det_train.json nor train.json (or _test). Give the folder of them.")
-    usual = [root / name for name in ("train", "test", "train_data", "test_data") if (root / name).is_dir()]
-    folders = [folder("chestx_det", options, "images")] if "images" in options else usual or [root]
-    path_of = images_by_stem(*folders)
+    homes = folders("chestx_det", options, "images", root, "train", "test", "train_data", "test_data")
+    path_of = images_by_stem(*homes)
     counts: Counter[str] = Counter()
     records = []
     for split, name in zip(("train", "test"), names, strict=True):
@@ -59,7 +58,7 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
             records.append(
                 Record(
                     image=image,
-                    path=path_of.pop(Path(image).stem, folders[0] / image),
+                    path=path_of.pop(Path(image).stem, homes[0] / image),
                     labels=tuple(float(finding in boxes) for finding in findings),
                     patient=str(int(of_nih[1])) if of_nih else "",
                     split=split,
@@ -68,19 +67,14 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
                     masks={finding: together(parts) for finding, parts in masks.items()},
                 )
             )
-    notes = [
-        counted(number, text)
-        for key, text in (
-            ("flat", "box[es] without area [is|are] left out"),
-            ("line", "outline[s] of fewer than three points [is|are] left out"),
-        )
-        if (number := counts[key])
-    ]
+    texts = {
+        "flat": "box[es] without area [is|are] left out",
+        "line": "outline[s] of fewer than three points [is|are] left out",
+    }
+    notes = told(counts, texts)
     if any(not record.patient for record in records):
         notes.append("patients are unknown, each image stands for itself")
-    if path_of:
-        text = "image[s] [is|are] in no json and [is|are] left out"
-        notes.append(f"{counted(len(path_of), text)}, {min(path_of)} first")
+    notes += left_over(path_of, "image[s] [is|are] in no json and [is|are] left out")
     return Dataset("chestx_det", findings, tuple(records), tuple(notes))
 
 
@@ -94,11 +88,9 @@ def _read(
     for finding, (x1, y1, x2, y2), points in zip(entry["syms"], entry["boxes"], drawn, strict=True):
         if finding not in findings:
             raise BadData(f"{finding!r} is none of {', '.join(findings)}")
-        of_finding = boxes.setdefault(finding, [])
-        if x1 < x2 and y1 < y2:
-            of_finding.append((float(x1), float(y1), float(x2), float(y2)))
-        else:
-            counts["flat"] += 1
+        flat = not (x1 < x2 and y1 < y2)
+        counts["flat"] += flat
+        boxes.setdefault(finding, []).extend([] if flat else [(float(x1), float(y1), float(x2), float(y2))])
         if len(points) > 2:
             masks.setdefault(finding, []).append(Polygon.of(SIZE_RC, points))
         elif "polygons" in entry:

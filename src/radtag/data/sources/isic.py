@@ -12,10 +12,10 @@ from pathlib import Path
 
 from radtag.data.csvfile import read_csv
 from radtag.data.files import images_by_stem, images_under
+from radtag.data.notes import told
 from radtag.data.options import choice
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
-from radtag.words import counted
 
 OPTIONS = {
     "year": "2018 (default where it is there) or 2017: which challenge",
@@ -51,37 +51,35 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     findings = DIAGNOSES if by_diagnosis else (LESION,)
     only_train = list(parts) == ["train"]  # alone it does not say which images are for scoring: they are to be drawn
     records: list[Record] = []
-    unoutlined = unlabelled = 0
+    counts = {"unlabelled": 0, "unoutlined": 0}
     for split, (folder, outlines, table) in parts.items():
         masks = images_by_stem(outlines)
         labels_of = _labels(table) if by_diagnosis else {}
         details_of = _details(folder)
-        for path in images_under(folder):
-            if path.stem.endswith("_superpixels"):
-                continue
+        for path in (one for one in images_under(folder) if not one.stem.endswith("_superpixels")):
             labels = labels_of.get(path.stem) if by_diagnosis else (1.0,)
             if labels is None:
-                unlabelled += 1
+                counts["unlabelled"] += 1
                 continue
             mask = masks.get(f"{path.stem}_segmentation") or masks.get(f"{path.stem}_Segmentation")
-            unoutlined += mask is None
+            counts["unoutlined"] += mask is None
             of_image = {name: mask for name, label in zip(findings, labels, strict=True) if label == 1 and mask}
             name, details = path.relative_to(root).as_posix(), details_of.get(path.stem, {})
             part = "" if only_train else split
             records.append(Record(name, path, labels, split=part, masks=of_image, attributes=details))
     if not records:
         raise BadData(f"{root} has no image of {year} with a label. Unpack the archives of images there.")
-    notes = [f"year {year}; patients are unknown, each image stands for itself"]
-    if by_diagnosis:
-        notes.append("outlines are of the whole lesion; those of nevi, which are no finding, are not used")
-    else:
-        notes.append("every image shows a lesion: this is for scoring")
-    if only_train:
-        notes.append("there is the training part alone, which is not taken as a split")
-    if unlabelled:
-        notes.append(counted(unlabelled, "image[s] without a diagnosis [is|are] left out"))
-    if unoutlined:
-        notes.append(counted(unoutlined, "image[s] [has|have] no outline"))
+    texts = {
+        "unlabelled": "image[s] without a diagnosis [is|are] left out",
+        "unoutlined": "image[s] [has|have] no outline",
+    }
+    nevi = "outlines are of the whole lesion; those of nevi, which are no finding, are not used"
+    notes = [
+        f"year {year}; patients are unknown, each image stands for itself",
+        nevi if by_diagnosis else "every image shows a lesion: this is for scoring",
+        *(["there is the training part alone, which is not taken as a split"] if only_train else []),
+        *told(counts, texts),
+    ]
     return Dataset("isic", findings, tuple(records), tuple(notes))
 
 
@@ -98,23 +96,13 @@ def _part(root: Path, year: str, split: str) -> tuple[Path, Path, Path]:
 def _labels(path: Path) -> dict[str, tuple[float, ...]]:
     """image -> a label for each diagnosis."""
     table = read_csv(path)
-    image_at, columns = table.column("image_id"), {name: table.column(name) for name in DIAGNOSES}
-    labels = {}
-    for line, row in table.rows:
-        cells = tuple(table.number(line, name, row[at]) for name, at in columns.items())
-        if not set(cells) <= {0, 1}:
-            raise BadData(f"{path} line {line}: {', '.join(map(str, cells))} are no labels. Get the official table.")
-        labels[row[image_at]] = cells
-    return labels
+    rows = table.named("image_id", *DIAGNOSES)
+    return {row["image_id"]: tuple(table.label(line, name, row[name]) for name in DIAGNOSES) for line, row in rows}
 
 
 def _details(folder: Path) -> dict[str, dict[str, str]]:
     """image -> age in years (to five) and sex, as far as the year's table beside the images says so."""
-    details = {}
-    for path in sorted(folder.rglob("*_metadata.csv")):
-        table = read_csv(path)
-        image_at, columns = table.column("image_id"), {"age": table.find("age_approximate"), "sex": table.find("sex")}
-        for _, row in table.rows:
-            cells = {name: row[at] for name, at in columns.items() if at is not None}
-            details[row[image_at]] = {name: "" if cell == "unknown" else cell for name, cell in cells.items()}
-    return details
+    tables = map(read_csv, sorted(folder.rglob("*_metadata.csv")))
+    rows = (row for table in tables for _, row in table.named("image_id", optional=("age_approximate", "sex")))
+    known = ({name: "" if cell == "unknown" else cell for name, cell in row.items()} for row in rows)
+    return {row["image_id"]: {"age": row["age_approximate"], "sex": row["sex"]} for row in known}

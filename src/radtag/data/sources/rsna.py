@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from radtag.data.boxes import from_cells
 from radtag.data.csvfile import read_csv
 from radtag.data.files import images_by_stem, read_json
+from radtag.data.notes import left_over, told
 from radtag.data.options import folder
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
@@ -25,6 +27,7 @@ CLASSES = "stage_2_detailed_class_info.csv"
 ORIGINALS = "pneumonia-challenge-dataset-mappings_2018.json"
 FINDINGS = ("Lung Opacity", "No Lung Opacity / Not Normal")
 SIZE_RC = (1024, 1024)
+_BOX = ("x", "y", "width", "height")
 
 
 def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
@@ -38,21 +41,15 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     table = read_csv(root / LABELS)
     images = folder("rsna", options, "images", root / "stage_2_train_images", root)
     path_of = images_by_stem(images)
-    image_at, target_at = table.column("patientId"), table.column("Target")
-    corner_at = {name: table.column(name) for name in ("x", "y", "width", "height")}
     boxes: dict[str, tuple[XYXY, ...]] = {}
-    for line, row in table.rows:
-        of_image = boxes.setdefault(row[image_at], ())
-        if row[target_at] not in ("0", "1"):
-            raise BadData(f"{table.path} line {line}, column Target: {row[target_at]!r} is neither 0 nor 1.")
-        if row[target_at] == "1":
-            x, y, width, height = (table.number(line, name, row[at]) for name, at in corner_at.items())
-            if not (width > 0 and height > 0):
-                raise BadData(f"{table.path} line {line}: a box of {width:g} x {height:g}. Get the official table.")
-            boxes[row[image_at]] = (*of_image, (x, y, x + width, y + height))
+    for line, row in table.named("patientId", "Target", *_BOX):
+        of_image = boxes.setdefault(row["patientId"], ())
+        if row["Target"] not in ("0", "1"):
+            raise BadData(f"{table.path} line {line}, column Target: {row['Target']!r} is neither 0 nor 1.")
+        if row["Target"] == "1":
+            boxes[row["patientId"]] = (*of_image, from_cells(table, line, row, _BOX, second="size"))
     class_of = _classes(root / CLASSES, boxes)
     patient_of = _patients(root / ORIGINALS)
-    findings = FINDINGS if class_of else FINDINGS[:1]
     records = tuple(
         Record(
             image=f"{image}.dcm",
@@ -64,31 +61,23 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         )
         for image, drawn in boxes.items()
     )
-    notes = []
-    if not class_of:
-        notes.append(f"{CLASSES} is not there: an image without opacity may show another disease")
-    unknown = sum(not record.patient for record in records)
-    if unknown:
-        notes.append(counted(unknown, f"image[s] of unknown patients; {ORIGINALS} would tell whose they are"))
-    if path_of:
-        text = f"image[s] [is|are] not in {LABELS} and [is|are] left out"
-        notes.append(f"{counted(len(path_of), text)}, {min(path_of)} first")
-    return Dataset("rsna", findings, records, tuple(notes))
+    notes = [] if class_of else [f"{CLASSES} is not there: an image without opacity may show another disease"]
+    unknown = {"patients": sum(not record.patient for record in records)}
+    notes += told(unknown, {"patients": f"image[s] of unknown patients; {ORIGINALS} would tell whose they are"})
+    notes += left_over(path_of, f"image[s] [is|are] not in {LABELS} and [is|are] left out")
+    return Dataset("rsna", FINDINGS if class_of else FINDINGS[:1], records, tuple(notes))
 
 
 def _classes(path: Path, boxes: Mapping[str, tuple[XYXY, ...]]) -> dict[str, str]:
     """image -> class, which agrees with the boxes; empty if there is no such table."""
     if not path.is_file():
         return {}
-    table = read_csv(path)
-    image_at, class_at = table.column("patientId"), table.column("class")
     class_of = {}
-    for line, row in table.rows:
-        if row[class_at] not in (*FINDINGS, "Normal"):
-            raise BadData(
-                f"{path} line {line}, column class: {row[class_at]!r} is none of {', '.join(FINDINGS)}, Normal."
-            )
-        class_of[row[image_at]] = row[class_at]
+    for line, row in read_csv(path).named("patientId", "class"):
+        if row["class"] not in (*FINDINGS, "Normal"):
+            listed = ", ".join(FINDINGS)
+            raise BadData(f"{path} line {line}, column class: {row['class']!r} is none of {listed}, Normal.")
+        class_of[row["patientId"]] = row["class"]
     for image, drawn in boxes.items():
         if image not in class_of or bool(drawn) != (class_of[image] == FINDINGS[0]):
             said = class_of.get(image, "in no class")

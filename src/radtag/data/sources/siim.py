@@ -12,11 +12,11 @@ from pathlib import Path
 
 from radtag.data.csvfile import read_csv
 from radtag.data.files import images_by_stem
+from radtag.data.notes import left_over, told
 from radtag.data.options import folder
 from radtag.data.outlines import Runs, together
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
-from radtag.words import counted
 
 OPTIONS = {"images": "the folder of the labelled images (default: dicom-images-train beside the table)"}
 FINDINGS = ("Pneumothorax",)
@@ -38,14 +38,13 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     images = folder("siim", options, "images", root / "dicom-images-train", root / "stage_2_train", root)
     path_of = images_by_stem(images)
     table = read_csv(table_path)
-    image_at, code_at = table.column("ImageId"), table.column("EncodedPixels")
     areas: dict[str, list[Runs]] = {}
-    for line, row in table.rows:
-        of_image = areas.setdefault(row[image_at], [])
-        if row[code_at] == "-1":
+    for line, row in table.named("ImageId", "EncodedPixels"):
+        of_image = areas.setdefault(row["ImageId"], [])
+        if row["EncodedPixels"] == "-1":
             continue
         try:
-            numbers = [int(number) for number in row[code_at].split()]
+            numbers = [int(number) for number in row["EncodedPixels"].split()]
             if not numbers or len(numbers) % 2:
                 raise ValueError("it has no pairs of numbers")
             of_image.append(Runs.of(SIZE_RC, numbers))
@@ -61,10 +60,7 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         for image, outlines in areas.items()
     )
     notes = ["patients are unknown, each image stands for itself"]
-    several = sum(len(outlines) > 1 for outlines in areas.values())
-    if several:
-        notes.append(counted(several, "image[s] [has|have] several outlined areas, taken as one mask"))
-    if path_of:
-        text = f"image[s] [is|are] not in {table_path.name} and [is|are] left out"
-        notes.append(f"{counted(len(path_of), text)}, {min(path_of)} first")
+    several = {"several": sum(len(outlines) > 1 for outlines in areas.values())}
+    notes += told(several, {"several": "image[s] [has|have] several outlined areas, taken as one mask"})
+    notes += left_over(path_of, f"image[s] [is|are] not in {table_path.name} and [is|are] left out")
     return Dataset("siim", FINDINGS, records, tuple(notes))

@@ -11,18 +11,18 @@ of some images: palette indices, 255 = border or difficult. Labels of the test i
 from __future__ import annotations
 
 import math
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from radtag.data.boxes import by_name
 from radtag.data.files import images_by_stem
+from radtag.data.notes import left_over, told
 from radtag.data.options import choice
 from radtag.data.outlines import ClassOf
 from radtag.data.table import Dataset, Record
+from radtag.data.voc import read_annotation, read_class_lists
 from radtag.errors import BadData
-from radtag.geometry import XYXY
-from radtag.words import counted
 
 OPTIONS = {
     "difficult": "what a label of 0 becomes: unknown (default), and difficult objects have no box; or positive",
@@ -55,11 +55,16 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     counts: Counter[str] = Counter()
     records = []
     for part, split in parts.items():
-        for image, cells in _labels(root / "ImageSets" / "Main", part).items():
+        for image, cells in read_class_lists(root / "ImageSets" / "Main", part, FINDINGS).items():
             labels = tuple(value_of[cell] for cell in cells)
             counts["unknown"] += sum(map(math.isnan, labels))
             present = [finding for finding, label in zip(FINDINGS, labels, strict=True) if label == 1]
-            drawn = _boxes(root / "Annotations" / f"{image}.xml", difficult == "positive", counts)
+            annotation = root / "Annotations" / f"{image}.xml"
+            _, things = read_annotation(annotation) if annotation.is_file() else (None, [])
+            kept = [thing for thing in things if difficult == "positive" or not thing.difficult]
+            drawn = by_name(kept)
+            counts["unboxed"] += not annotation.is_file()
+            counts["difficult"] += len(things) - len(kept)
             counts["unlabelled"] += sum(len(boxes) for finding, boxes in drawn.items() if finding not in present)
             outlined = classes.pop(image, None)
             masks = {name: ClassOf(outlined, FINDINGS.index(name) + 1) for name in present} if outlined else {}
@@ -69,61 +74,16 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
                     path=root / "JPEGImages" / f"{image}.jpg",
                     labels=labels,
                     split=split,
-                    boxes_xyxy={name: tuple(drawn[name]) for name in present if name in drawn},
+                    boxes_xyxy={name: drawn[name] for name in present if name in drawn},
                     masks=masks,
                 )
             )
-    notes = ["photographs of things, for comparison; the test images have no public labels"]
-    for key, text in (
-        ("unknown", "label[s] of 0 = difficult [is|are] taken as unknown"),
-        ("difficult", "box[es] of difficult objects [is|are] left out"),
-        ("unlabelled", "box[es] of things not labelled as there [is|are] left out"),
-        ("unboxed", "image[s] [has|have] no annotation of boxes"),
-    ):
-        if counts[key]:
-            notes.append(counted(counts[key], text))
-    if classes:
-        text = "image[s] with masks [is|are] not in the lists of the main task and [is|are] left out"
-        notes.append(f"{counted(len(classes), text)}, {min(classes)} first")
+    texts = {
+        "unknown": "label[s] of 0 = difficult [is|are] taken as unknown",
+        "difficult": "box[es] of difficult objects [is|are] left out",
+        "unlabelled": "box[es] of things not labelled as there [is|are] left out",
+        "unboxed": "image[s] [has|have] no annotation of boxes",
+    }
+    notes = ["photographs of things, for comparison; the test images have no public labels", *told(counts, texts)]
+    notes += left_over(classes, "image[s] with masks [is|are] not in the lists of the main task and [is|are] left out")
     return Dataset("voc2012", FINDINGS, tuple(records), tuple(notes))
-
-
-def _labels(folder: Path, part: str) -> dict[str, list[str]]:
-    """image -> "1", "0" or "-1" for each finding; none where the part has no lists."""
-    cells: dict[str, list[str]] = {}
-    for at, finding in enumerate(FINDINGS):
-        path = folder / f"{finding}_{part}.txt"
-        if not path.is_file():
-            if at == 0:
-                return {}
-            raise BadData(f"{path} is not there, though {FINDINGS[0]}_{part}.txt is. Get the official lists.")
-        for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-            words = text.split()
-            if not words:
-                continue
-            if len(words) != 2 or words[1] not in ("1", "0", "-1"):
-                raise BadData(f"{path} line {line}: {text!r} is not an image and 1, 0 or -1. Get the official list.")
-            cells.setdefault(words[0], []).append(words[1])
-    wrong = next((image for image, labels in cells.items() if len(labels) != len(FINDINGS)), None)
-    if wrong is not None:
-        raise BadData(f"{folder}: {wrong} is not once in each of the lists CLASS_{part}.txt. Get the official lists.")
-    return cells
-
-
-def _boxes(path: Path, with_difficult: bool, counts: Counter[str]) -> dict[str, list[XYXY]]:
-    """finding -> boxes; coordinates of a few files are no whole numbers."""
-    drawn: dict[str, list[XYXY]] = {}
-    if not path.is_file():
-        counts["unboxed"] += 1
-        return drawn
-    try:
-        for thing in ElementTree.parse(path).iterfind("object"):
-            # Parts of persons have boxes too, one level further down.
-            x1, y1, x2, y2 = (float(thing.findtext(f"bndbox/{at}", "")) for at in ("xmin", "ymin", "xmax", "ymax"))
-            if thing.findtext("difficult") == "1" and not with_difficult:
-                counts["difficult"] += 1
-            else:
-                drawn.setdefault(thing.findtext("name", ""), []).append((x1 - 1, y1 - 1, x2, y2))
-    except (ElementTree.ParseError, ValueError) as error:
-        raise BadData(f"{path} is not a PASCAL VOC annotation: {error}. Get the official file.") from None
-    return drawn
