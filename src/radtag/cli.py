@@ -380,7 +380,7 @@ def train(
     \b
     Example: radtag train pylon csv:chest/table.csv --out runs/chest --preset small --backbone resnet18
     """
-    from radtag.data.sources import open_source
+    from radtag.data.sources import open_together
     from radtag.models import GAMES, refuse_unknown
     from radtag.train import adversarial, classify, segment
     from radtag.train.settings import AdversarialSettings, StudentSettings, TrainSettings, settings_from
@@ -410,8 +410,9 @@ def train(
     if normal is not None and method not in GAMES:
         raise BadSetting(f"--normal {normal}: {method} learns findings, and has no healthy side. Leave it out.")
     # Findings that are not wanted say who is not healthy: two sides are told apart by all of them.
-    dataset = open_source(source, splits=splits, seed=split_seed, findings=None if method in GAMES else finding)
-    further = [open_source(one, seed=split_seed) for one in also or []]
+    specs = [source, *(also or [])]
+    wanted = None if method in GAMES else finding
+    dataset, *further = open_together(specs, splits=splits, seed=split_seed, findings=wanted)
     if method not in GAMES:
         for one in further:
             dataset = dataset.join(one)
@@ -646,12 +647,12 @@ def evaluate(
     Example: radtag evaluate runs/chest csv:chest/table.csv --out evaluation
     """
     _waiting_threads_sleep()
-    from radtag.data.sources import open_source
+    from radtag.data.sources import open_together
     from radtag.evaluate import evaluate as act
 
     wanted = only or ["test"]
-    dataset = open_source(source, splits=splits, only=wanted, seed=split_seed)
-    dataset = dataset.beside(*(open_source(one, only=wanted, seed=split_seed) for one in also or []))
+    dataset, *others = open_together([source, *(also or [])], splits=splits, only=wanted, seed=split_seed)
+    dataset = dataset.beside(*others)
     if finding:
         dataset = dataset.with_findings(finding)
     with _progress("evaluating") as advance:

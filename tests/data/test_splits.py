@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from radtag.data import splits
-from radtag.data.sources import select
+from radtag.data.sources import open_together, select
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
 
@@ -166,3 +166,70 @@ def test_a_drawn_split_is_the_same_whatever_findings_are_wanted(tmp_path):
     splits_of = [{record.image: record.split for record in one.records} for one in wanted]
     assert splits_of[0] == splits_of[1] == splits_of[2] == splits_of[3]
     assert set(splits_of[0].values()) == {"train", "val", "test"}
+
+
+def clinics(tmp_path: Path) -> tuple[str, str]:
+    """Two folders of tables with an image of one name: east has a splits column, west has none."""
+    for name, header, rows in (
+        ("east", "image,a,split", ("a.png,1,train", "b.png,0,train", "c.png,1,val", "d.png,0,test")),
+        ("west", "image,a", ("a.png,0", "e.png,1", "f.png,0", "g.png,1")),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "table.csv").write_text("\n".join([header, *rows]) + "\n")
+        for row in rows:
+            (tmp_path / name / row.split(",")[0]).write_bytes(f"{name}{row}".encode())
+    return f"csv:{tmp_path / 'east'}", f"csv:{tmp_path / 'west'}"
+
+
+def test_one_file_of_splits_is_for_several_data_sets(tmp_path):
+    specs = clinics(tmp_path)
+    path = tmp_path / "mine.csv"
+    path.write_text("image,split\neast:a.png,test\nb.png,train\nwest:a.png,val\ne.png,train\nf.png,test\nz.png,val\n")
+    east, west = open_together(specs, splits=path)
+    assert [record.split for record in east.records] == ["test", "train", "", ""]
+    assert [record.split for record in west.records] == ["val", "train", "test", ""]
+    assert east.notes == (
+        "split: mine.csv names 2 of 4 images; the other 2 are in no split; 1 names in it are not in the data sets",
+    )
+    assert west.notes == ("split: mine.csv names 3 of 4 images; the other 1 are in no split",)
+    # What the file says of the further images holds: one trains, one chooses, and the rest is left alone.
+    joined = east.join(west)
+    added = {record.path.name: record.split for record in joined.records[4:]}
+    assert added == {"a.png": "val", "e.png": "train"}
+    assert joined.notes[-1] == "joined by 1 training images and 1 for validation of west, labelled for a"
+    beside = east.beside(west)
+    assert [record.split for record in beside.records] == ["test", "train", "", "", "val", "train", "test", ""]
+    only = open_together(specs, splits=path, only=["test"])
+    assert [[record.image for record in one.records] for one in only] == [["a.png"], ["f.png"]]
+
+
+def test_a_data_set_that_the_file_does_not_name_keeps_its_own_split(tmp_path):
+    specs = clinics(tmp_path)
+    path = tmp_path / "mine.csv"
+    path.write_text("image,split\ne.png,train\nf.png,val\n")
+    east, west = open_together(specs, splits=path)
+    assert [record.split for record in east.records] == ["train", "train", "val", "test"]
+    assert [record.split for record in west.records] == ["", "train", "val", ""]
+    path.write_text("image,split\nb.png,train\nc.png,val\n")
+    east, west = open_together(specs, splits=path, findings=["a"])
+    assert [record.split for record in east.records] == ["", "train", "val", ""]
+    assert {record.split for record in west.records} <= {"train", "val", "test"}
+    assert "" not in {record.split for record in west.records}  # drawn, as where no file is given
+    assert len(east.join(west)) == 4 + sum(record.split != "test" for record in west.records)
+
+
+def test_a_name_that_two_data_sets_have_is_refused_with_what_to_write(tmp_path):
+    specs = clinics(tmp_path)
+    path = tmp_path / "mine.csv"
+    for text, message in (
+        ("a.png,train\n", r"mine\.csv line 2: 'a\.png' is in east and west\. Write east:a\.png, say"),
+        ("east:a.png,train\neast:a.png,val\n", r"line 3: image 'east:a\.png' is listed twice"),
+        ("b.png,train\neast:b.png,val\n", r"line 3: image 'east:b\.png' is listed twice"),
+        ("q.png,train\n", r"names no image of east or west: it has names like 'q\.png', the data set like 'a\.png'"),
+    ):
+        path.write_text(f"image,split\n{text}")
+        with pytest.raises(BadData, match=message):
+            open_together(specs, splits=path)
+    path.write_text("image,split\nwest:a.png,train\nwest 2:a.png,val\n")
+    first, second = open_together([specs[1], specs[1]], splits=path)
+    assert [first.records[0].split, second.records[0].split] == ["train", "val"]

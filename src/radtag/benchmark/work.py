@@ -35,7 +35,7 @@ from rich.console import Console
 
 from radtag.benchmark.plan import Cell, Plan, Train, instead
 from radtag.data.plant import plant
-from radtag.data.sources import load, open_source, without_missing
+from radtag.data.sources import load, open_source, open_together, without_missing
 from radtag.errors import BadRun, BadSetting, RadtagError
 from radtag.evaluate import evaluate
 from radtag.models import GAMES
@@ -359,8 +359,8 @@ def _train(settings: Settings, source: Mapping[str, Any], out: Path, console: Co
     seed = int(source["split_seed"])
     splits = Path(source["splits"]) if source["splits"] else None
     findings = source["findings"]
-    dataset = open_source(source["spec"], splits=splits, seed=seed, findings=None if game else findings)
-    further = [open_source(one, seed=seed) for one in source["also"]]
+    specs, wanted = [source["spec"], *source["also"]], None if game else findings
+    dataset, *further = open_together(specs, splits=splits, seed=seed, findings=wanted)
     if isinstance(settings, AdversarialSettings):
         normal = source["normal"]
         adversarial.train(settings, dataset, out, also=further, findings=findings, normal=normal, console=console)

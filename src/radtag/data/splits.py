@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from radtag.data.csvfile import read_csv
 from radtag.data.files import identical_files
-from radtag.data.table import SPLITS, Dataset
+from radtag.data.table import SPLITS, Dataset, told_apart
 from radtag.errors import BadData
 
 SHARES: Mapping[str, float] = {"train": 0.65, "val": 0.15, "test": 0.20}
@@ -150,33 +151,79 @@ def from_file(dataset: Dataset, path: Path) -> Dataset:
     Raises:
         BadData: a missing column, an unknown split, an image named twice, or no image of the data set named at all.
     """
+    return from_file_for([dataset], path)[0]
+
+
+def from_file_for(datasets: Sequence[Dataset], path: Path) -> list[Dataset]:
+    """The splits of one file for several data sets that are used together.
+
+    An image is named as its data set does, or, where two have one of that name, with the set's name before it:
+    ``east:a.png``. A data set that the file names no image of is returned as it is.
+
+    Args:
+        datasets: one or several.
+        path: a CSV with the columns image and split.
+
+    Raises:
+        BadData: a missing column, an unknown split, an image named twice, a name that two data sets have, or no image
+            of any of them named.
+    """
     table = read_csv(path)
-    image_at, split_at = table.column("image"), table.column("split")
-    split_of: dict[str, str] = {}
-    for line, row in table.rows:
-        name = row[image_at]
-        if row[split_at] == "":
+    image_of = [_names(dataset, name) for dataset, name in zip(datasets, _set_names(datasets), strict=True)]
+    split_of: list[dict[str, str]] = [{} for _ in datasets]
+    seen: set[str] = set()
+    strangers: list[str] = []
+    for line, row in table.named("image", "split"):
+        name = row["image"]
+        if row["split"] == "":
             continue
-        split = split_name(row[split_at])
+        split = split_name(row["split"])
         if split is None:
-            raise BadData(f"{path} line {line}, column split: {row[split_at]!r} is no split. Use train, val or test.")
-        if name in split_of:
+            raise BadData(f"{path} line {line}, column split: {row['split']!r} is no split. Use train, val or test.")
+        owners = [i for i, names in enumerate(image_of) if name in names]
+        if len(owners) > 1:
+            whose = _set_names(datasets)
+            both = " and ".join(whose[i] for i in owners)
+            raise BadData(f"{path} line {line}: {name!r} is in {both}. Write {whose[owners[0]]}:{name}, say.")
+        if name in seen or (owners and image_of[owners[0]][name] in split_of[owners[0]]):
             raise BadData(f"{path} line {line}: image {name!r} is listed twice. Keep one row for each image.")
-        split_of[name] = split
-    own = {record.image for record in dataset.records}
-    named = own & split_of.keys()
-    if not named:
-        ours, theirs = (next(iter(sorted(names)), "(none)") for names in (own, split_of.keys()))
+        seen.add(name)
+        if owners:
+            split_of[owners[0]][image_of[owners[0]][name]] = split
+        else:
+            strangers.append(name)
+    if not any(split_of):
+        own = min((record.image for dataset in datasets for record in dataset.records), default="(none)")
+        listed = " or ".join(dataset.name for dataset in datasets)
         raise BadData(
-            f"{path} names no image of {dataset.name}: it has names like {theirs!r}, the data set like {ours!r}. "
-            "Use the data set's names in column image."
+            f"{path} names no image of {listed}: it has names like {min(strangers, default='(none)')!r}, the data set"
+            f" like {own!r}. Use the data set's names in column image."
         )
-    note = f"split: {path.name} names {len(named)} of {len(own)} images"
-    if len(named) < len(own):
-        note += f"; the other {len(own) - len(named)} are in no split"
-    if split_of.keys() - own:
-        note += f"; {len(split_of.keys() - own)} names in it are not in the data set"
-    return dataset.with_splits({name: split_of[name] for name in named}, note)
+    where = "data set" if len(datasets) == 1 else "data sets"
+    notes = [_named(path.name, len(found), len(data)) for data, found in zip(datasets, split_of, strict=True)]
+    if strangers:
+        notes[next(i for i, found in enumerate(split_of) if found)] += (
+            f"; {len(strangers)} names in it are not in the {where}"
+        )
+    return [
+        replace(data.with_splits(found, note), splits_from=path.name) if found else data
+        for data, found, note in zip(datasets, split_of, notes, strict=True)
+    ]
+
+
+def _set_names(datasets: Sequence[Dataset]) -> list[str]:
+    return told_apart([dataset.name for dataset in datasets])
+
+
+def _names(dataset: Dataset, set_name: str) -> dict[str, str]:
+    """What an image may be called -> its name."""
+    plain = {record.image: record.image for record in dataset.records}
+    return {f"{set_name}:{image}": image for image in plain} | plain
+
+
+def _named(file: str, named: int, images: int) -> str:
+    rest = f"; the other {images - named} are in no split" if named < images else ""
+    return f"split: {file} names {named} of {images} images{rest}"
 
 
 def write(dataset: Dataset, path: Path) -> None:

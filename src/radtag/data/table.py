@@ -87,6 +87,7 @@ class Dataset:
         findings: names, in the order of every record's labels.
         records: the images, in a stable order.
         notes: what the source wants said (labels without images, how splits came about ...), in order.
+        splits_from: the file of ``--splits`` that says which images train and which choose; "" = the set, or chance.
 
     Raises:
         BadData: two records with one name, a label row of another length, a value that is not 1, 0 or NaN, or an
@@ -97,6 +98,7 @@ class Dataset:
     findings: tuple[str, ...]
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
+    splits_from: str = ""
 
     def __post_init__(self) -> None:
         if len(set(self.findings)) != len(self.findings):
@@ -152,7 +154,8 @@ class Dataset:
         """These images and, as further training images, those of another set; what that one does not know is unknown.
 
         The findings, and the images that choose and score, stay this set's: of ``other`` all that is not its test split
-        is taken, with the labels of the findings that both name.
+        is taken, with the labels of the findings that both name. Where a file said of its images what each is for,
+        that holds: its images for validation choose too, and those in no split are left out.
 
         Raises:
             BadData: no finding in common, or a file that one set trains on and the other scores.
@@ -164,9 +167,12 @@ class Dataset:
                 f"wanted are {', '.join(self.findings)}. Rename its columns."
             )
         at = [other.findings.index(name) if name in shared else -1 for name in self.findings]
+        becomes = (
+            {"train": "train", "val": "val"} if other.splits_from else dict.fromkeys(("train", "val", ""), "train")
+        )
         scored = {os.path.abspath(record.path) for record in self.records if record.split in ("val", "test")}
         for record in other.records:
-            if record.split != "test" and os.path.abspath(record.path) in scored:
+            if record.split in becomes and os.path.abspath(record.path) in scored:
                 raise BadData(
                     f"{record.path} would be trained on as an image of {other.name}, and {self.name} has it for"
                     " validation or scoring. Leave it out of one of them."
@@ -176,13 +182,15 @@ class Dataset:
                 record,
                 image=record.path.as_posix(),  # names may be the same in both sets, files are not
                 patient=f"{other.name}:{record.patient}" if record.patient else "",
-                split="train",
+                split=becomes[record.split],
                 labels=tuple(record.labels[i] if i >= 0 else float("nan") for i in at),
             )
             for record in other.records
-            if record.split != "test"
+            if record.split in becomes
         )
-        note = f"joined by {len(added)} training images of {other.name}, labelled for {', '.join(shared)}"
+        choosing = sum(record.split == "val" for record in added)
+        count = f"{len(added) - choosing} training images" + (f" and {choosing} for validation" if choosing else "")
+        note = f"joined by {count} of {other.name}, labelled for {', '.join(shared)}"
         return replace(self, records=(*self.records, *added), notes=(*self.notes, note))
 
     def beside(self, *others: Dataset) -> Dataset:
@@ -200,7 +208,7 @@ class Dataset:
         findings = tuple(dict.fromkeys(name for one in sets for name in one.findings))
         owner: dict[str, str] = {}
         records: list[Record] = []
-        sources = _told_apart([one.name for one in sets])
+        sources = told_apart([one.name for one in sets])
         for one, source in zip(sets, sources, strict=True):
             at = {name: i for i, name in enumerate(one.findings)}
             for record in one.records:
@@ -234,7 +242,7 @@ class Dataset:
         return replace(self, findings=names, records=records)
 
 
-def _told_apart(names: Sequence[str]) -> list[str]:
+def told_apart(names: Sequence[str]) -> list[str]:
     """The names, with a number behind one that was there before: a, b, a 2."""
     apart: list[str] = []
     for name in names:

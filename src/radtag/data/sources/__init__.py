@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from radtag.data.files import missing_files
-from radtag.data.splits import assign, from_file, split_name
+from radtag.data.splits import assign, from_file, from_file_for, split_name
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadSetting
 from radtag.words import counted
@@ -85,6 +85,34 @@ def open_source(
     return select(load(spec), splits=splits, only=only, seed=seed, findings=findings)
 
 
+def open_together(
+    specs: Sequence[str],
+    *,
+    splits: Path | None = None,
+    only: Sequence[str] = (),
+    seed: int = 0,
+    findings: Sequence[str] | None = None,
+) -> list[Dataset]:
+    """Opens several data sets that one training or evaluation uses, each as :func:`open_source` does.
+
+    Args:
+        specs: one or several.
+        splits: one file for all of them (:func:`radtag.data.splits.from_file_for`); one that it names no image of keeps
+            its own split.
+        only: as there, of each.
+        seed: as there.
+        findings: those wanted of the first; the others keep all of theirs.
+
+    Raises:
+        BadSetting: as there.
+        BadData: as there.
+    """
+    loaded = [without_missing(load(spec))[0] for spec in specs]
+    if splits is not None:
+        loaded = from_file_for(loaded, Path(splits))
+    return [select(one, only=only, seed=seed, findings=findings if i == 0 else None) for i, one in enumerate(loaded)]
+
+
 def select(
     dataset: Dataset,
     *,
@@ -102,7 +130,10 @@ def select(
         wanted.append(split)
     dataset, _ = without_missing(dataset)
     # Splits are drawn over all findings: whoever trains on some of them and evaluates others meets no image twice.
-    dataset = from_file(dataset, Path(splits)) if splits is not None else assign(dataset, seed)
+    if splits is not None:
+        dataset = from_file(dataset, Path(splits))
+    elif not dataset.splits_from:
+        dataset = assign(dataset, seed)
     if findings is not None:
         dataset = dataset.with_findings(findings)
     return dataset.only(*wanted) if wanted else dataset
