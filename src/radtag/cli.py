@@ -723,6 +723,14 @@ def score(
         typer.Option("--missing", help="A pair without a map: refuse, or count it as a map of nothing."),
     ] = "refuse",
     min_area: MinArea = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            metavar="NAME",
+            help="pointing or iou: this alone, in seconds and without a report; repeat it for both. Default: all.",
+        ),
+    ] = None,
     only: ScoredSplits = None,
     splits: Splits = None,
     split_seed: SplitSeed = 0,
@@ -764,6 +772,7 @@ def score(
             validation=validation,
             missing=missing,
             min_area_px=min_area,
+            measures=measure or (),
             inside=inside,
             by=by or (),
             bootstraps=bootstraps,
@@ -771,7 +780,7 @@ def score(
             overwrite=overwrite,
             progress=advance,
         )
-    _print_scored(result, out, finding, as_json)
+    _print_scored(result, out, finding, as_json, "metrics.json" if measure else "report.html")
 
 
 @app.command()
@@ -968,16 +977,23 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _print_scored(result: Mapping[str, Any], out: Path, finding: Sequence[str] | None, as_json: bool) -> None:
-    """What evaluate and score say: images and findings left out, or counted unduly, the table, and the report."""
+def _print_scored(
+    result: Mapping[str, Any],
+    out: Path,
+    finding: Sequence[str] | None,
+    as_json: bool,
+    file: Literal["report.html", "metrics.json"] = "report.html",
+) -> None:
+    """What evaluate and score say: images and findings left out, or counted unduly, the table, and where to look."""
     from radtag.data.seen import sentences
-    from radtag.report.terminal import metrics_table
+    from radtag.report.terminal import MAIN, metrics_table
 
     for note in sentences(result["about"].get("seen", {})):
         _console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for note in result["about"]["left_out"] if finding is None else ():
         _console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    _print(result, as_json, metrics_table(result), f"-> {out / 'report.html'}")
+    shown = MAIN if file == "report.html" else ("pointing", "iou", "iou_0.5", "dice", "healthy_marked")
+    _print(result, as_json, metrics_table(result, shown), f"-> {out / file}")
 
 
 def _print(values: Mapping[str, Any], as_json: bool, *parts: str | Table) -> None:

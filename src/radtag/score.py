@@ -21,7 +21,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,15 +32,16 @@ from radtag.data.csvfile import CsvFile, read_csv
 from radtag.data.files import identical_files
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
-from radtag.evaluate import evaluate
 from radtag.geometry import Frame, Grid, boxes_to_mask
 from radtag.images import Image, read
 from radtag.mapfiles import MapFolder, Named, read_map, without_ending
 from radtag.metrics.chexlocalize import best_of
 from radtag.metrics.resize import bilinear
-from radtag.tag import Layer, Prediction, Tag, tags_of
 from radtag.truth import truth_of
 from radtag.words import counted
+
+if TYPE_CHECKING:
+    from radtag.tag import Prediction, Tag
 
 Scale = Literal["absolute", "image", "sigmoid"]
 Missing = Literal["refuse", "empty"]
@@ -145,7 +146,7 @@ class GivenMaps:
             if given not in get_args(allowed):
                 raise BadSetting(f"{what} are {' or '.join(get_args(allowed))}, not {given!r}.")
         self.findings: tuple[str, ...] = tuple(folder.files)
-        self.folder, self.values, self._scores, self._min_area_px = folder, values, scores, min_area_px
+        self.folder, self.values, self._scores, self.min_area_px = folder, values, scores, min_area_px
         self.name = f"maps ({folder.root.resolve().name})"
         self._records = {str(record.path): record for record in dataset.records}
         self.thresholds = Thresholds(
@@ -207,22 +208,30 @@ class GivenMaps:
             BadData: values outside 0-1 on the absolute scale.
             UnreadableImage: a file of a map that cannot be read.
         """
+        from radtag.tag import Layer, Prediction
+
         maps = np.zeros((len(self.findings), *image.size_rc), dtype=np.float32)
         scores = np.zeros(len(self.findings), dtype=np.float32)
         for i, finding in enumerate(self.findings):
             path, own = self.folder.files[finding].of(record), None
             if path is not None:
                 stored, own = read_map(path)
-                maps[i] = self._scaled(path, bilinear(stored, image.size_rc))
-            named = self._scores.score[finding] if self._scores is not None else None
-            if named is not None:
-                scores[i] = named.of(record)
-            else:
-                scores[i] = maps[i].max() if own is None else own
+                maps[i] = self.scaled(path, bilinear(stored, image.size_rc))
+            named = self.score_of(record, finding)
+            scores[i] = named if named is not None else maps[i].max() if own is None else own
         grid = Grid.tiles(image.size_rc, image.size_rc)
         return Prediction(image, scores, (Layer(maps, (grid,) * len(maps), Frame.identity(image.size_rc)),))
 
-    def _scaled(self, path: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score_of(self, record: Record, finding: str) -> float | None:
+        """An image's score of the table of scores; None without a table."""
+        return None if self._scores is None else self._scores.score[finding].of(record)
+
+    def scaled(self, path: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values of a file's map (row, col) as 0-1.
+
+        Raises:
+            BadData: values outside 0-1 on the absolute scale.
+        """
         if self.values == "sigmoid":
             return np.asarray(expit(values))
         low, high = values.min(), values.max()
@@ -237,9 +246,11 @@ class GivenMaps:
 
     def tags(self, prediction: Prediction, name: str) -> list[Tag]:
         """The tags of one image, one a finding."""
+        from radtag.tag import tags_of
+
         thresholds = [self.thresholds.score[finding] for finding in self.findings]
         rules = [self.thresholds.mask[finding] for finding in self.findings]
-        return tags_of(prediction, name, self.findings, thresholds, rules, self._min_area_px)
+        return tags_of(prediction, name, self.findings, thresholds, rules, self.min_area_px)
 
     def notes(self) -> list[str]:
         """What to know of numbers made from these maps."""
@@ -269,6 +280,7 @@ def score(
     validation: tuple[Path | str, Dataset] | None = None,
     missing: Missing = "refuse",
     min_area_px: float | None = None,
+    measures: Sequence[str] = (),
     **options: Any,
 ) -> dict[str, Any]:
     """Scores a folder of maps against a data set, and writes what :func:`radtag.evaluate.evaluate` writes.
@@ -286,6 +298,7 @@ def score(
         validation: maps and data that thresholds are chosen on.
         missing: what to make of a pair without a map: refuse, or count it as a map of nothing.
         min_area_px: smaller components of a mask are dropped; None = a share of the image.
+        measures: work out these alone, in seconds and without a report (:mod:`radtag.places`); none = everything.
         options: further ones of :func:`radtag.evaluate.evaluate`.
 
     Raises:
@@ -313,6 +326,14 @@ def score(
             missing=missing,
         )
     predictor.with_thresholds(_thresholds(predictor.findings, own, chosen, mask, threshold))
+    if measures:
+        from radtag.places import score_places
+
+        if options.pop("inside", "image") != "image":
+            raise BadSetting("pixels inside the lungs are counted in a whole evaluation only. Leave measure out.")
+        return score_places(predictor, dataset, Path(out), measures, **options)
+    from radtag.evaluate import evaluate  # its imports take longer than all of score_places
+
     return evaluate(predictor, dataset, out, **options)
 
 

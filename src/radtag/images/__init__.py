@@ -94,6 +94,9 @@ def read_mask(path: str | os.PathLike[str], *, frame: int | None = None) -> NDAr
             stored, photometric = reader.stored_values(path, data, frame or 0, reader.count(path))
             if photometric.startswith("MONOCHROME"):
                 return stored != 0
+        bits = reader.bits(path) if reader.__name__ == "radtag.images.files" else None
+        if bits is not None:
+            return bits
         image = next(iter(reader.images(path, frame, None)))
         if image.meta["format"] == "jpeg":
             return image.pixels > 0.5

@@ -179,6 +179,22 @@ def _picture(path: Path, start: bytes, window: Window) -> Image:
     return _image(path, gray, full, window=window, orientation=orientation, frame=0, meta=meta)
 
 
+def bits(path: Path) -> NDArray[np.bool_] | None:
+    """A plain gray PNG of one bit a pixel (row, col), without a way through grays; None for any other file."""
+    from PIL import Image as Pillow
+
+    with path.open("rb") as stream:
+        start = stream.read(33)
+        if not (start.startswith(b"\x89PNG") and start[12:16] == b"IHDR" and start[24:26] == b"\x01\x00"):
+            return None
+        refuse_bomb(path, int.from_bytes(start[20:24], "big"), int.from_bytes(start[16:20], "big"))
+        stream.seek(0)
+        with Pillow.open(stream, formats=("PNG",)) as picture:
+            picture.load()
+            turned = int(picture.getexif().get(0x0112, 1) or 1) != 1
+            return None if turned or picture.has_transparency_data or picture.mode != "1" else np.asarray(picture)
+
+
 def _plain_gray_png(path: Path, start: bytes, rest: BinaryIO) -> NDArray[np.uint8] | None:
     """An 8-bit gray PNG (row, col) by libpng, which takes a quarter less time than Pillow over the same pixels.
 
