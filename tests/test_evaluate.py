@@ -372,6 +372,28 @@ def test_folds_pooled_are_the_whole(dataset: Dataset, tagger: KnownMaps, tmp_pat
     assert compare(tmp_path / "pooled", tmp_path / "whole", bootstraps=20)["micro"]["pointing"]["value"] == 0.0
 
 
+def test_folds_are_pooled_with_their_groups(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
+    records = [replace(one, attributes={"sex": sex}) for one, sex in zip(dataset.records, "FFMM", strict=True)]
+    whole_set = Dataset("by hand", dataset.findings, tuple(records))
+    whole = evaluate(tagger, whole_set, tmp_path / "whole", by=["sex", "size"], bootstraps=20)
+    for i, part in enumerate((records[:2], records[2:])):
+        fold = Dataset("by hand", dataset.findings, tuple(part))
+        evaluate(tagger, fold, tmp_path / str(i), by=["sex", "size"] + ["split"] * i, bootstraps=0)
+    pooled = pool([tmp_path / "0", tmp_path / "1"], tmp_path / "pooled", bootstraps=20)
+    for column, told in whole["groups"].items():
+        assert list(pooled["groups"][column]["parts"]) == list(told["parts"])
+        for name, part in told["parts"].items():
+            for metric, entry in part["findings"]["opacity"].items():
+                got = pooled["groups"][column]["parts"][name]["findings"]["opacity"][metric]
+                assert got == pytest.approx(entry, abs=1e-7), (name, metric)
+    assert {name: part["images"] for name, part in pooled["groups"]["sex"]["parts"].items()} == {"F": 1, "M": 2}
+    assert pooled["about"]["by"] == ["sex", "size"]
+    assert any(note.startswith("Not grouped by split") for note in pooled["about"]["notes"])
+    assert "By sex" in (tmp_path / "pooled" / "report.html").read_text(encoding="utf-8")
+    again = pool([tmp_path / "pooled"], tmp_path / "again", bootstraps=0)  # an evaluation like any other
+    assert list(again["groups"]) == ["sex", "size"]
+
+
 def test_folds_share_no_image(dataset: Dataset, tagger: KnownMaps, tmp_path: Path) -> None:
     evaluate(tagger, dataset, tmp_path / "a", bootstraps=0)
     with pytest.raises(BadData, match=r"one\.png is in .*a and in .*a"):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from radtag.data.table import Dataset, Record
-from radtag.errors import BadSetting
-from radtag.groups import By, checked, grouped
+from radtag.errors import BadData, BadSetting
+from radtag.groups import By, checked, grouped, pooled, read_values, values_of, write_values
 from radtag.pairs import PairTable
 from radtag.report.page import _groups
 
@@ -57,7 +57,8 @@ def table() -> PairTable:
 
 
 def groups(*by: str, bootstraps: int = 50) -> dict:
-    return grouped(table(), dataset(), checked(by, dataset()), bootstraps=bootstraps)["groups"]
+    asked = checked(by, dataset())
+    return grouped(table(), values_of(dataset(), asked), asked, bootstraps=bootstraps)["groups"]
 
 
 def value(part: dict, key: str, finding: str = "nodule") -> float:
@@ -92,7 +93,8 @@ def test_a_gap_of_one_patients_two_groups_is_taken_on_the_same_draws() -> None:
         for name, (patient, _, hit) in images.items()
     ]
     data = Dataset("pairs", ("x",), records)
-    found = grouped(PairTable.of(rows), data, checked(["side"], data), bootstraps=200)["groups"]["side"]
+    by = checked(["side"], data)
+    found = grouped(PairTable.of(rows), values_of(data, by), by, bootstraps=200)["groups"]["side"]
     assert found["parts"]["L"]["findings"]["x"]["pointing"]["low"] < 0.5
     gap = found["gaps"]["R"]["findings"]["x"]["pointing"]
     assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
@@ -146,10 +148,40 @@ def test_what_cannot_be_grouped_by() -> None:
         with pytest.raises(BadSetting, match=message):
             checked([by], dataset())
     with pytest.raises(BadSetting, match="part at two shares"):
-        grouped(table(), dataset(), [By("size", (0.1,))], bootstraps=0)
+        grouped(table(), {}, [By("size", (0.1,))], bootstraps=0)
     many = Dataset(
         "many", ("x",), tuple(Record(str(i), Path("x"), (1.0,), attributes={"ward": f"w{i}"}) for i in range(30))
     )
     with pytest.raises(BadSetting, match="30 different values"):
         checked(["ward"], many)
-    assert grouped(table(), dataset(), []) == {}
+    assert grouped(table(), {}, []) == {}
+
+
+def test_values_of_groups_come_back_from_their_file(tmp_path: Path) -> None:
+    values = values_of(dataset(), checked(["sex", "age:40,65", "size"], dataset()))
+    assert list(values) == ["sex", "age"]
+    write_values(tmp_path, values)
+    assert (tmp_path / "groups.csv").read_text().splitlines()[:2] == ["image,sex,age", "a,F,031Y"]
+    assert read_values(tmp_path) == values
+    (tmp_path / "groups.csv").write_text("image,sex\na\n")
+    with pytest.raises(BadData, match="damaged"):
+        read_values(tmp_path)
+    write_values(tmp_path, {})
+    assert read_values(tmp_path) == {}
+    assert not (tmp_path / "groups.csv").exists()
+
+
+def test_folds_are_grouped_by_what_all_of_them_are(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    for folder, sex, age in zip(folders, "FM", ("31", ""), strict=True):
+        folder.mkdir()
+        write_values(folder, {"sex": {f"{folder.name}.png": sex}, "age": {f"{folder.name}.png": age}})
+    by, values, notes = pooled(folders, [["sex", "size", "age"], ["sex", "size", "age:40"]])
+    assert by == ["sex", "size"]
+    assert values == {"sex": {"a.png": "F", "b.png": "M"}}
+    assert notes == [
+        "Not grouped by age: not all folds are. Evaluate them again with --by age.",
+        "Not grouped by age:40: not all folds are. Evaluate them again with --by age:40.",
+    ]
+    (folders[0] / "groups.csv").unlink()  # as of evaluations from before there was such a file
+    assert pooled(folders, [["sex", "size"]] * 2)[0] == ["size"]

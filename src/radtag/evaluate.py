@@ -45,7 +45,8 @@ from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.gallery import FixedCase, choose_and_draw, pooled_gallery, read_fixed, write_fixed
 from radtag.geometry import cell_weights, mask_to_frame, stretch_mask
-from radtag.groups import checked, grouped
+from radtag.groups import By, checked, grouped, values_of, write_values
+from radtag.groups import pooled as pooled_groups
 from radtag.images import Image, read_mask
 from radtag.metrics import PixelRanking, boxes, masks, points
 from radtag.metrics.classification import checked_labels
@@ -151,7 +152,7 @@ def evaluate(
     result = {
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
         **asked(table, bootstraps=bootstraps, seed=seed),
-        **grouped(table, dataset, groups, bootstraps=bootstraps, seed=seed),
+        **grouped(table, values := values_of(dataset, groups), groups, bootstraps=bootstraps, seed=seed),
         "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out, seen_before)},
     }
     gallery, fixed = choose_and_draw(tagger, dataset, table)
@@ -162,6 +163,7 @@ def evaluate(
     if pixels is not None:
         pixels.write(out / "pixels.npz")
     table.write(out / "pairs.csv")
+    write_values(out, values)
     write_fixed(out, fixed)
     replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_report(out / "report.html", result, curves(table), gallery)
@@ -219,6 +221,7 @@ def pool(
     known = [one for one in counts if one is not None]
     pixels = PixelCounts.join(known) if known else None
     first = abouts[0]
+    by, values, lost = pooled_groups(paths, [one.get("by", []) for one in abouts])
     made_from = {
         "run": _same([one["run"] for one in abouts]) or f"{len(paths)} runs",
         "data": _same([one["data"] for one in abouts]) or ", ".join(dict.fromkeys(one["data"] for one in abouts)),
@@ -227,6 +230,7 @@ def pool(
         "inside": first.get("inside", "image"),
         "seed": seed,
         "bootstraps": bootstraps,
+        "by": by,
         "digests": {"pairs": _digest([(path / "pairs.csv").read_bytes() for path in paths])},
     }
     if not overwrite:
@@ -244,12 +248,14 @@ def pool(
         "notes": [
             f"{len(paths)} evaluations pooled: every image is scored by the run that was not trained on it, and"
             " scores of different runs are ranked together as they are.",
+            *lost,
             *dict.fromkeys(note for one in abouts for note in one["notes"]),
         ],
     }
     result = {
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
         **asked(table, bootstraps=bootstraps, seed=seed),
+        **grouped(table, values, [By.parse(text) for text in by], bootstraps=bootstraps, seed=seed),
         "about": about,
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -257,6 +263,7 @@ def pool(
     if pixels is not None:
         pixels.write(out / "pixels.npz")
     table.write(out / "pairs.csv")
+    write_values(out, values)
     # Chosen by their truth alone, fold by fold, so that they stand for all.
     fixed: list[FixedCase] = [case for path in paths for case in read_fixed(path)]
     write_fixed(out, fixed)

@@ -18,27 +18,37 @@ Conventions
   negatives is left out, and so are positives whose place is not known.
 - An image whose value is blank is in no group, and is counted as unknown.
 - The pixel average precision is left out: its counts are kept for all images of a finding together.
+- What the images were grouped by is kept in ``groups.csv`` (image, then a column each, as written in the table), from
+  which folds are grouped when they are pooled: bands of equal count are then of all folds together.
 - Many groups and metrics make some gaps by chance alone: one in twenty intervals leaves 0 out where there is none.
 """
 
 from __future__ import annotations
 
+import csv
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radtag.data.table import Dataset
-from radtag.errors import BadSetting
+from radtag.data.table import Dataset, Record
+from radtag.errors import BadData, BadSetting
 from radtag.metrics import Resampling, bootstrap
 from radtag.pairs import PairTable
 from radtag.report.definitions import DEFINITIONS
 from radtag.summary import as_json, replicates
 
+Values = Mapping[str, Mapping[str, str]]
+"""Column -> image -> its value as the table has it; blank = unknown."""
+
+FILE = "groups.csv"
+"""In an evaluation that is grouped by columns: their values for its images."""
 MOST_VALUES = 8
 """Numbers of more different values than this are put into bands."""
 MOST_GROUPS = 20
@@ -88,20 +98,85 @@ def checked(by: Sequence[str], dataset: Dataset) -> list[By]:
         BadSetting: a column that the table does not have, or one of too many values.
     """
     asked = [By.parse(text) for text in by]
-    for one in asked:
-        if one.column != "size":
-            _of_images(one, dataset)
+    for column, of_image in values_of(dataset, asked).items():
+        if not any(of_image.values()):
+            known = sorted({name for record in dataset.records for name, value in record.attributes.items() if value})
+            raise BadSetting(
+                f"--by {column}: {dataset.name} has no such column; it has {', '.join(known) or 'none'}. 'size' groups"
+                " by the lesion's size."
+            )
+        for one in asked:
+            if one.column == column:
+                _of_images(one, of_image)
     return asked
 
 
+def values_of(dataset: Dataset, by: Sequence[By]) -> dict[str, dict[str, str]]:
+    """The columns that images are grouped by, with each image's value; "size" is of lesions, and none of them."""
+    columns = dict.fromkeys(one.column for one in by if one.column != "size")
+    return {name: {record.image: _value(record, name) for record in dataset.records} for name in columns}
+
+
+def write_values(folder: Path, values: Values) -> None:
+    """What images are grouped by as ``groups.csv``; where they are by nothing, an earlier one goes."""
+    if not values:
+        (folder / FILE).unlink(missing_ok=True)
+        return
+    beside = folder / f".{FILE}.{os.getpid()}.part"
+    try:
+        # A name that is not UTF-8 is written as the bytes it has on the disk, as in pairs.csv.
+        with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["image", *values])
+            for image in next(iter(values.values())):
+                rows.writerow([image, *(of_image[image] for of_image in values.values())])
+        os.replace(beside, folder / FILE)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_values(folder: Path) -> dict[str, dict[str, str]]:
+    """What :func:`write_values` wrote; nothing where there is no such file.
+
+    Raises:
+        BadData: a damaged file.
+    """
+    if not (folder / FILE).is_file():
+        return {}
+    with (folder / FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    if header[:1] != ["image"] or any(len(row) != len(header) for row in rows):
+        raise BadData(f"{folder / FILE} is damaged. Write it again with radtag evaluate.")
+    return {name: {row[0]: row[i] for row in rows} for i, name in enumerate(header) if i > 0}
+
+
+def pooled(folders: Sequence[Path], asked: Sequence[Sequence[str]]) -> tuple[list[str], Values, list[str]]:
+    """What all folds are grouped by, the values of all their images, and what to say of the columns that are lost.
+
+    Args:
+        folders: the evaluations, one a fold.
+        asked: what each of them was grouped by.
+    """
+    each = [read_values(folder) for folder in folders]
+    kept, lost = [], []
+    for text in dict.fromkeys(text for of_fold in asked for text in of_fold):
+        column = By.parse(text).column
+        whole = all(text in of_fold for of_fold in asked)
+        (kept if whole and (column == "size" or all(column in values for values in each)) else lost).append(text)
+    columns = dict.fromkeys(column for text in kept if (column := By.parse(text).column) != "size")
+    values = {name: {image: value for fold in each for image, value in fold[name].items()} for name in columns}
+    notes = [f"Not grouped by {text}: not all folds are. Evaluate them again with --by {text}." for text in lost]
+    return kept, values, notes
+
+
 def grouped(
-    table: PairTable, dataset: Dataset, by: Sequence[By], *, bootstraps: int = 1000, seed: int = 0
+    table: PairTable, values: Values, by: Sequence[By], *, bootstraps: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """``{"groups": {...}}`` of a table of pairs, or nothing where nothing is grouped by.
 
     Args:
         table: pairs, image by image, every image with every finding in one order.
-        dataset: the images, with their attributes.
+        values: of the columns to group by, for every image (:func:`values_of`).
         by: what to group by.
         bootstraps: draws of patients for the intervals; 0 gives values without intervals.
         seed: of the draws.
@@ -117,7 +192,7 @@ def grouped(
             keys, reference = _OF_LESIONS, "large" if "large" in tables else next(iter(tables), "")
             unknown = int(np.count_nonzero((table["label"] == 1) & (sizes < 0)))
         else:
-            names, of_image = _of_images(one, dataset)
+            names, of_image = _of_images(one, values[one.column])
             group = np.array([of_image.get(name, -1) for name in table["image"].tolist()])
             cuts = None
             tables = {name: table.take(group == i) for i, name in enumerate(names) if (group == i).any()}
@@ -129,12 +204,12 @@ def grouped(
         }
         own, intervals = measured.get(reference, {}), bootstraps > 0
         parts, gaps = {}, {}
-        for name, values in measured.items():
-            estimates = {key: value.estimates() for key, value in values.items()}
+        for name, of_part in measured.items():
+            estimates = {key: value.estimates() for key, value in of_part.items()}
             counts = _counts(tables[name], lesions=one.column == "size")
             parts[name] = {**counts, **as_json(table.findings, estimates, intervals=intervals)}
             if name != reference:
-                apart = {k: bootstrap.difference(v, own[k]).estimates() for k, v in values.items() if k in own}
+                apart = {k: bootstrap.difference(v, own[k]).estimates() for k, v in of_part.items() if k in own}
                 gaps[name] = as_json(table.findings, apart, intervals=intervals)
         found[one.column] = {"reference": reference, "unknown": unknown, "cuts": cuts, "parts": parts, "gaps": gaps}
     return {"groups": found}
@@ -149,16 +224,9 @@ def _counts(part: PairTable, *, lesions: bool) -> dict[str, int]:
 # ---- groups of images ----------------------------------------------------------------------------------------------
 
 
-def _of_images(by: By, dataset: Dataset) -> tuple[list[str], dict[str, int]]:
+def _of_images(by: By, values: Mapping[str, str]) -> tuple[list[str], dict[str, int]]:
     """The groups' names, and image -> the number of its group; blank values have none."""
-    values = {record.image: _value(record, by.column) for record in dataset.records}
     known = {image: value for image, value in values.items() if value}
-    if not known:
-        columns = sorted({name for record in dataset.records for name, value in record.attributes.items() if value})
-        raise BadSetting(
-            f"--by {by.column}: {dataset.name} has no such column; it has {', '.join(columns) or 'none'}. 'size' groups"
-            " by the lesion's size."
-        )
     numbers = {image: _number(value) for image, value in known.items()}
     as_numbers = not any(np.isnan(number) for number in numbers.values())
     if by.cuts and not as_numbers:
@@ -183,7 +251,7 @@ def _rank(text: str) -> float:
     return float("inf") if np.isnan(number) else number
 
 
-def _value(record: Any, column: str) -> str:
+def _value(record: Record, column: str) -> str:
     if column in ("split", "source"):
         return str(getattr(record, column))
     by_name: Mapping[str, str] = {name.lower(): value for name, value in record.attributes.items()}
