@@ -192,6 +192,7 @@ def benchmark_list() -> str:
         "`[[method]]`": plan.Method,
         '`[[prepare]]` with `act = "plant"`': plan.Plant,
         '`[[prepare]]` with `act = "train"`': plan.Train,
+        '`[[prepare]]` with `act = "tag"`': plan.Propose,
     }
     parts = []
     for title, model in tables.items():

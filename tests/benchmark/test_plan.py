@@ -157,6 +157,47 @@ def test_what_is_wrong_is_said(file: Path, old: str, new: str, told: str):
     assert told in str(refused.value)
 
 
+STUDENT = """
+[[prepare]]
+name = "masks"
+act = "tag"
+run = "{first}"
+source = "nih14:${NIH14}?fold={fold}"
+
+[[method]]
+name = "student"
+method = "student"
+trained_on = "csv:{masks}"
+"""
+
+
+def test_a_student_learns_from_what_a_step_proposed(file: Path):
+    text = WHOLE + STUDENT
+    text = text.replace('start_from = "{first}"\n', "").replace('preset = "small"', 'preset = "small"\nbatch_size = 4')
+    file.write_text(text)
+    plan = read_plan(file)
+    cell = next(one for one in plan.cells() if one.method.name == "student" and one.fold == "1")
+    assert plan.needed(cell.method.trained_on) == ["once", "first", "masks"]
+    # Tagged once a fold, whatever the seed.
+    assert plan.filled(cell.method.trained_on, cell) == "csv:results/prepared/masks-fold1/table.csv"
+    assert plan.filled(plan.steps["masks"].run, cell) == "results/prepared/first"  # type: ignore[union-attr]
+    settings = plan.method_settings(cell)
+    assert (settings.method, settings.batch_size) == ("student", 4)  # type: ignore[attr-defined]
+    for old, new, told in (
+        ('run = "{first}"', 'run = "{frist}"', "[[prepare]] masks: {frist} is no step above it. Did you mean first?"),
+        ('run = "{first}"\n', "", "[[prepare]] masks: run is missing."),
+        ('run = "{first}"', 'runs = "{first}"\nrun = ""', "[[prepare]] masks: there is no key runs. Did you mean run?"),
+        ('"csv:{masks}"', '"csv:{mask}"', "[[method]] student: {mask} is no step above it. Did you mean masks?"),
+        ('method = "student"\n', 'run = "x"\n', "trained_on is of training, and with run nothing is trained"),
+        ('method = "student"\n', 'method = "student"\nsettings = { preset = "small" }\n', "has its defaults alone"),
+    ):
+        assert old in text
+        file.write_text(text.replace(old, new))
+        with pytest.raises(BadSetting) as refused:
+            read_plan(file)
+        assert told in str(refused.value)
+
+
 def test_the_file_of_chestxray14_is_whole(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NIH14", "nih")
     monkeypatch.setenv("COVID", "covid")

@@ -117,6 +117,59 @@ def test_one_failure_is_said_and_the_others_go_on(tmp_path: Path, data: Path, ca
     assert "was made otherwise: settings.epochs was 1, now 2. Give another out, or remove" in outcome.states[0].note
 
 
+STUDENT = """
+out = "{out}"
+bootstraps = 20
+metrics = ["auroc", "pointing"]
+[settings]
+preset = "small"
+size_px = 32
+epochs = 1
+batch_size = 4
+backbone = {{ name = "test_resnet", weights = "none" }}
+[[prepare]]
+name = "teacher"
+act = "train"
+method = "cam"
+source = "csv:{data}"
+seed = "{{seed}}"
+settings = {{ size_px = 32, epochs = 1, batch_size = 4, backbone = {{ name = "test_resnet", weights = "none" }} }}
+[[prepare]]
+name = "proposed"
+act = "tag"
+run = "{{teacher}}"
+source = "csv:{data}"
+mask = 0.01
+[[source]]
+name = "squares"
+spec = "csv:{data}"
+[[method]]
+name = "teacher"
+run = "{{teacher}}"
+[[method]]
+name = "student"
+method = "student"
+trained_on = "csv:{{proposed}}"
+"""
+
+
+def test_a_student_is_a_method(tmp_path: Path, data: Path):
+    file = tmp_path / "b.toml"
+    file.write_text(STUDENT.format(out=tmp_path / "out", data=data))
+    plan = read_plan(file)
+    outcome = benchmark(plan, console=Console(quiet=True))
+    assert outcome.ok, outcome.lines()
+    assert list(outcome.value["sources"]["squares"]["methods"]) == ["teacher", "student"]
+    proposed = list(csv.DictReader((tmp_path / "out/prepared/proposed-seed0/table.csv").open(newline="")))
+    assert [bool(row["mask:square"]) for row in proposed] == [bool(i % 2) for i in range(20)]
+    cell = tmp_path / "out/cells/squares/student/seed0"
+    assert "proposed by teacher-seed0" in (cell / "run" / "card.md").read_text(encoding="utf-8")
+    # Scored on the source's own boxes, and not on the masks it learned from.
+    about = json.loads((cell / "evaluation" / "metrics.json").read_text())["about"]
+    assert (about["data"], about["counts"]["square"]["located"]) == ("data", 4)
+    assert about["counts"]["square"]["outlined"] == 0
+
+
 def test_killed_in_the_middle_and_taken_up_by_two(tmp_path: Path, data: Path):
     file = write(tmp_path, data, epochs=3, less='[[method]]\nname = "gone"')
     answer = subprocess.run(

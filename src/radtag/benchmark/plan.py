@@ -1,9 +1,10 @@
 """The file of a benchmark: sources, methods, folds and seeds, and the steps that come before them.
 
 ``${NAME}`` is an environment variable, ``${NAME:-else}`` one with something to take where it is not set. Within a
-source, a step, and a method's run and settings, ``{fold}`` and ``{seed}`` are those of the cell, and ``{NAME}`` is what
-the step of that name made: the table of what was planted, the folder of what was trained. Everything is checked when
-the file is read, before anything is done. Paths are as on the command line, from the working directory.
+source, a step, and what a method is trained on, its run and its settings, ``{fold}`` and ``{seed}`` are those of the
+cell, and ``{NAME}`` is what the step of that name made: the table of what was planted or tagged, the folder of what was
+trained. Everything is checked when the file is read, before anything is done. Paths are as on the command line, from
+the working directory.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from radtag.train.settings import Settings, settings_from
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _PLACE = re.compile(r"\{([^{}]+)\}")
 Seed = int | Literal["{seed}", "{fold}"]
+TAGGING = ("explain", "explain_layer", "explain_scale", "grid", "tta", "mask", "area")
+"""Keys that are options of :class:`radtag.tag.Tagger`."""
 
 
 class _Table(BaseModel):
@@ -104,6 +107,8 @@ class Method(_Table):
     Attributes:
         name: what the page calls it.
         method: what is trained; left out where runs are another's.
+        trained_on: the data it learns from in place of the source's `spec` and `also`, as the proposed masks of a
+            student; left out, these.
         settings: of training, on top of the file's [settings]; `preset`, and any setting of docs/runs.md.
         runs_of: the name of a method above whose runs are taken, so that nothing is trained twice.
         run: the folder of a run that is there already.
@@ -118,6 +123,7 @@ class Method(_Table):
 
     name: Name
     method: str | None = None
+    trained_on: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     runs_of: str | None = None
     run: str | None = None
@@ -136,8 +142,6 @@ class Method(_Table):
     def _known(cls, value: str | None) -> str | None:
         if value is not None:
             refuse_unknown_name(value, METHODS, "method")
-            if value in STUDENTS:
-                raise ValueError("a student learns from masks that a run proposed: train it alone, and give its run")
         return value
 
     @model_validator(mode="after")
@@ -149,13 +153,14 @@ class Method(_Table):
             raise ValueError("a layer or a scale of explanations is given, and explain is missing")
         if self.settings and self.method is None:
             raise ValueError(f"settings are of training, and with {given[0]} nothing is trained")
+        if self.trained_on is not None and self.method is None:
+            raise ValueError(f"trained_on is of training, and with {given[0]} nothing is trained")
         return self
 
     @property
     def tagging(self) -> dict[str, Any]:
         """Options of :class:`radtag.tag.Tagger`."""
-        names = ("explain", "explain_layer", "explain_scale", "grid", "tta", "mask", "area")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in TAGGING}
 
 
 class Plant(_Table):
@@ -231,7 +236,48 @@ class Train(_Table):
         return value
 
 
-Step = Annotated[Plant | Train, Field(discriminator="act")]
+class Propose(_Table):
+    """A step that proposes masks for what labels say, as `radtag tag --as-dataset`. `{NAME}` is its table.
+
+    Attributes:
+        name: what others refer to it by.
+        act: "tag".
+        run: the folder of a run, such as "{NAME}" of a step that trains; or several, which speak with one voice.
+        source: the images to tag, with their labels.
+        splits: a CSV with the columns image and split, as `--splits`.
+        split_seed: with which splits are drawn where there are none.
+        findings: the findings wanted; left out, all.
+        explain: maps are explanations by this, as `--explain`.
+        explain_layer: the layer to explain by.
+        explain_scale: "score" or "image".
+        grid: where cells lie, as `--grid`.
+        tta: "flip" averages with the mirrored image.
+        mask: what a map must exceed: "validated", "otsu", or a value 0-1.
+        area: where masks may lie, as `--area`.
+    """
+
+    name: Name
+    act: Literal["tag"]
+    run: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    source: str
+    splits: str | None = None
+    split_seed: Seed = 0
+    findings: tuple[str, ...] | None = None
+    explain: Explanation | None = None
+    explain_layer: str | None = None
+    explain_scale: Scale = "score"
+    grid: Literal["measured", "tiles"] = "measured"
+    tta: Literal["none", "flip"] = "none"
+    mask: Literal["validated", "otsu"] | Annotated[float, Field(ge=0, le=1)] = "validated"
+    area: Literal["image", "body", "lungs"] = "image"
+
+    _named = field_validator("name")(_name)
+
+
+Step = Annotated[Plant | Train | Propose, Field(discriminator="act")]
+
+
+ACTS: dict[str, type[_Table]] = {"plant": Plant, "train": Train, "tag": Propose}
 
 
 class File(_Table):
@@ -330,7 +376,7 @@ class Plan:
     out: Path
 
     @property
-    def steps(self) -> dict[str, Plant | Train]:
+    def steps(self) -> dict[str, Plant | Train | Propose]:
         """The steps that come before, by name."""
         return {step.name: step for step in self.content.prepare}
 
@@ -367,7 +413,7 @@ class Plan:
     def made_by(self, name: str, cell: Cell) -> Path:
         """What a step makes: a table or a run."""
         folder = self.step_folder(name, cell)
-        return folder / "table.csv" if self.steps[name].act == "plant" else folder
+        return folder if self.steps[name].act == "train" else folder / "table.csv"
 
     def step_folder(self, name: str, cell: Cell) -> Path:
         """Where a step writes to, for this fold and seed if it depends on them."""
@@ -404,8 +450,14 @@ class Plan:
     def method_settings(self, cell: Cell) -> Settings:
         """Of a cell that trains: the file's, and on top of them the method's."""
         assert cell.method.method is not None
-        merged = _merged(self.content.settings, cell.method.settings)
-        return self.settings(cell.method.method, merged, cell, cell.seed)
+        return self.settings(cell.method.method, self.given(cell.method), cell, cell.seed)
+
+    def given(self, method: Method) -> dict[str, Any]:
+        """Settings of a method as the file gives them: its own on top of those of all, whose preset no student has."""
+        shared = dict(self.content.settings)
+        if method.method in STUDENTS:
+            shared.pop("preset", None)
+        return _merged(shared, method.settings)
 
 
 def read_plan(path: Path | str, *, out: Path | str | None = None) -> Plan:
@@ -505,7 +557,7 @@ def _unlike(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _explained(error: ValidationError, raw: Mapping[str, Any]) -> str:
     """The first thing that is wrong, by table and key, with its value and the next step."""
     first = error.errors()[0]
-    where = [part for part in first["loc"] if part not in ("plant", "train")]
+    where = [part for part in first["loc"] if part not in ACTS]
     model: Any = File
     words, at = [], 0
     if where and where[0] in ("source", "method", "prepare"):
@@ -514,11 +566,14 @@ def _explained(error: ValidationError, raw: Mapping[str, Any]) -> str:
         of = table[number] if isinstance(table, list) and isinstance(number, int) else {}
         named = of.get("name", f"number {number + 1}") if isinstance(of, dict) and isinstance(number, int) else ""
         words.append(f"[[{where[0]}]] {named}".strip())
-        model = {"source": Source, "method": Method, "prepare": Train if of and of.get("act") == "train" else Plant}[
-            str(where[0])
-        ]
+        step = ACTS.get(of.get("act", ""), Plant) if isinstance(of, dict) else Plant
+        model = {"source": Source, "method": Method, "prepare": step}[str(where[0])]
         at = 2
-    key = ".".join(str(part) for part in where[at:] if not str(part).startswith(("literal[", "float", "constrained")))
+    key = ".".join(
+        str(part)
+        for part in where[at:]
+        if not str(part).startswith(("literal[", "float", "constrained", "str", "tuple"))
+    )
     told = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"{_joined(words)}there is no key {key}. {instead(key.rpartition('.')[2], list(model.model_fields))}"
@@ -588,9 +643,10 @@ def _refuse_inconsistent(plan: Plan) -> None:
     trained: list[str] = []
     for method in file.method:
         where = f"[[method]] {method.name}"
-        if unfolded and "fold" in _all_places(plan, [method.settings, method.run, file.settings]):
+        asked = [method.settings, method.run, method.trained_on, file.settings]
+        if unfolded and "fold" in _all_places(plan, asked):
             raise BadSetting(f"{plan.path}, {where}: {{fold}} is used, and source {unfolded[0]} has no folds.")
-        _refuse_places(plan, where, [method.settings, method.run, file.settings], above)
+        _refuse_places(plan, where, asked, above)
         if method.runs_of is not None and method.runs_of not in trained:
             raise BadSetting(
                 f"{plan.path}, {where}: runs_of = {method.runs_of!r} is no method above it that is trained or has a"
@@ -603,7 +659,7 @@ def _refuse_inconsistent(plan: Plan) -> None:
             _refuse_settings(plan, f"[[prepare]] {step.name}", step.method, step.settings)
     for method in file.method:
         if method.method is not None:
-            given = _merged(file.settings, method.settings)
+            given = plan.given(method)
             where = f"[[method]] {method.name}" + (" (with [settings])" if file.settings else "")
             _refuse_settings(plan, where, method.method, given)
 

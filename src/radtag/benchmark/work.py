@@ -33,12 +33,13 @@ from typing import Any, Literal
 import filelock
 from rich.console import Console
 
-from radtag.benchmark.plan import Cell, Plan, Train, instead
+from radtag.benchmark.plan import TAGGING, Cell, Plan, Plant, Train, instead
 from radtag.data.plant import plant
 from radtag.data.sources import load, open_source, open_together, without_missing
 from radtag.errors import BadRun, BadSetting, RadtagError
 from radtag.evaluate import evaluate
 from radtag.models import GAMES
+from radtag.propose import propose
 from radtag.report.page import replace_text
 from radtag.train import adversarial, classify, segment
 from radtag.train.settings import AdversarialSettings, Settings, StudentSettings, TrainSettings
@@ -258,10 +259,11 @@ class _Worker:
             _claim(folder / "run.json", request)
             return folder / "run"
         with _held(folder / ".run.lock"):
-            self.prepare([owner.source.model_dump(), owner.method.settings, plan.content.settings], owner)
+            learned = [owner.source.model_dump(), owner.method.trained_on, owner.method.settings, plan.content.settings]
+            self.prepare(learned, owner)
             _claim(folder / "run.json", request)
             self.say(f"{self.remaining()} {owner}: training")
-            _train(settings, plan.filled(owner.source.model_dump(), owner), folder / "run", self.console)
+            _train(settings, _trained_on(plan, owner), folder / "run", self.console)
         return folder / "run"
 
     def evaluate(self, cell: Cell, run: Path) -> None:
@@ -323,6 +325,18 @@ class _Worker:
             given = {"spec": filled["source"], "also": filled["also"], "findings": filled["findings"]}
             _train(settings, {"splits": None, "split_seed": 0, "normal": None, **given}, folder, self.console)
             return
+        if not isinstance(step, Plant):
+            splits = Path(filled["splits"]) if filled["splits"] else None
+            tagged = open_source(
+                filled["source"], splits=splits, findings=filled["findings"], seed=int(filled["split_seed"])
+            )
+            runs = [filled["run"]] if isinstance(filled["run"], str) else filled["run"]
+            with self.bar(f"{name}: proposing masks") as advance:
+                made = propose(runs, tagged, folder, progress=advance, **{key: filled[key] for key in TAGGING})
+            if not made.ok:
+                first = next(iter(made.failures.values()))
+                self.say(f"{name}: {counted(len(made.failures), 'image[s]')} not read; the first: {first}")
+            return
         only = filled["only"]
         dataset = open_source(filled["source"], only=only) if only else without_missing(load(filled["source"]))[0]
         plant(
@@ -376,9 +390,18 @@ def _train(settings: Settings, source: Mapping[str, Any], out: Path, console: Co
 
 def _training(plan: Plan, cell: Cell, settings: Settings) -> dict[str, Any]:
     """What a cell's run is to be trained by."""
-    source = plan.filled(cell.source.model_dump(mode="json"), cell)
+    source = _trained_on(plan, cell)
     names = ("spec", "also", "splits", "split_seed", "findings", "normal")
     return {"source": {name: source[name] for name in names}, "settings": settings.model_dump(mode="json")}
+
+
+def _trained_on(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """A cell's source, as its method learns from it."""
+    source: dict[str, Any] = plan.filled(cell.source.model_dump(mode="json"), cell)
+    if cell.method.trained_on is None:
+        return source
+    # Splits in a file are of the source's own images, by their names.
+    return {**source, "spec": plan.filled(cell.method.trained_on, cell), "also": [], "splits": None}
 
 
 def _scoring(plan: Plan, cell: Cell) -> dict[str, Any]:
