@@ -57,6 +57,33 @@ def test_scores_are_calibrated():
         assert labels[middle, i].mean() == pytest.approx(scores[middle, i].mean(), abs=0.1)
 
 
+def test_where_whole_maps_are_of_some_images_only_what_needs_them_changes():
+    logits, maps, labels = made()
+    labels[::9, 0] = np.nan
+    peaks, options = maps.max(axis=(2, 3)), {"healthy_share": 0.01, "peak_share": 0.0}
+    whole = Calibration.fit(logits, maps, labels, **options)
+    every = np.arange(len(labels))
+    assert Calibration.fit(logits, maps, labels, peaks=peaks, kept=every, **options) == whole
+    kept = every[1::5]
+    some = Calibration.fit(logits, maps[kept], labels, peaks=peaks, kept=kept, **options)
+    for name in ("score_slope", "score_bias", "map_slope", "map_bias", "score_threshold"):
+        assert getattr(some, name) == getattr(whole, name)
+    for i in range(2):  # the value that a hundredth of the cells of the negative images that are kept exceeds
+        cells = maps[kept[labels[kept, i] == 0], i].ravel()
+        level = smallest_level(cells, 0.01)
+        expected = 1 / (1 + np.exp(-(some.map_slope[i] * level + some.map_bias[i])))
+        assert some.mask_threshold[i] == pytest.approx(expected, rel=1e-6)
+        assert some.mask_threshold[i] != whole.mask_threshold[i]
+    positives = np.flatnonzero(labels[:, 1] == 1)
+    none = Calibration.fit(logits, maps[positives], labels, peaks=peaks, kept=positives)
+    assert none.mask_threshold[1] == 0.5
+    assert "finding 1: no negative validation image; the mask threshold is 0.5" in none.notes
+    with pytest.raises(ValueError, match="maps of some images are given, and no peaks of all of them"):
+        Calibration.fit(logits, maps[kept], labels, kept=kept)
+    with pytest.raises(ValueError, match="do not belong together"):
+        Calibration.fit(logits, maps, labels, peaks=peaks, kept=kept)
+
+
 def test_a_map_reads_as_the_score_of_an_image_with_this_strongest_cell():
     logits, maps, labels = made()  # the image logit is the maximum of the map, as in PYLON
     fitted = Calibration.fit(logits, maps, labels)

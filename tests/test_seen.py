@@ -119,7 +119,7 @@ def test_new_images_are_not_read_where_no_seen_one_has_their_size(dataset: Datas
     some = replace(dataset, records=(Record("new.png", new, (1.0,)), dataset.records[6]))
     _, about = screened(some, [run], "count")
     assert read == ["copy.png"]
-    assert about == {"rule": "count", "images": 2, "trained_on": 1, "thresholds_set_on": 0}
+    assert about == {"rule": "count", "images": 2, "trained_on": 1, "thresholds_set_on": 0, "silent_runs": 0}
 
 
 def test_images_that_were_seen_are_refused(dataset: Dataset, run: Path):
@@ -139,7 +139,7 @@ def test_new_images_pass_and_it_is_said_that_they_are(dataset: Dataset, run: Pat
     new = replace(dataset, records=dataset.records[5:6])
     kept, about = screened(new, [run], "refuse")
     assert kept == new
-    assert about == {"rule": "refuse", "images": 1, "trained_on": 0, "thresholds_set_on": 0}
+    assert about == {"rule": "refuse", "images": 1, "trained_on": 0, "thresholds_set_on": 0, "silent_runs": 0}
     assert sentences(about) == []
 
 
@@ -166,7 +166,7 @@ def test_an_image_that_any_run_of_an_ensemble_has_seen_was_seen(dataset: Dataset
     other.mkdir()
     SeenImages.of(paths(dataset, "val"), paths(dataset, "test")[:1]).write(other)
     _, about = screened(dataset, [run, silent, other], "count")
-    assert (about["trained_on"], about["thresholds_set_on"]) == (6, 1)
+    assert (about["trained_on"], about["thresholds_set_on"], about["silent_runs"]) == (6, 1, 1)
     with pytest.raises(BadData, match=r"a run of the ensemble was trained on 2 \(d\.png, for one\): numbers"):
         screened(dataset.only("val"), [run, other], "refuse")
 
@@ -199,6 +199,7 @@ def test_an_evaluation_says_what_was_seen(dataset: Dataset, run: Path, tmp_path:
         "images": 7,
         "trained_on": 4,
         "thresholds_set_on": 2,
+        "silent_runs": 0,
     }
     assert counted["about"]["notes"][0] == said
     page = (out / "report.html").read_text()
@@ -210,6 +211,9 @@ def test_an_evaluation_says_what_was_seen(dataset: Dataset, run: Path, tmp_path:
     new = evaluate(Even(run), replace(dataset, records=dataset.records[5:6]), tmp_path / "new", bootstraps=0)
     assert "none of the 1, by their files" in (tmp_path / "new" / "report.html").read_text()
     assert new["about"]["seen"]["trained_on"] == 0
+    with_another = Even(run, tmp_path / "silent")
+    evaluate(with_another, replace(dataset, records=dataset.records[5:6]), tmp_path / "two", bootstraps=0)
+    assert "(1 of the runs does not say what it has seen)" in (tmp_path / "two" / "report.html").read_text()
     assert "seen" not in evaluate(Even(tmp_path), dataset, tmp_path / "old", bootstraps=0)["about"]
 
 
@@ -218,6 +222,6 @@ def test_folds_are_told_together(dataset: Dataset, run: Path, tmp_path: Path):
     evaluate(Even(run), one, tmp_path / "one", bootstraps=0, seen="count")
     evaluate(Even(run), other, tmp_path / "other", bootstraps=0, seen="leave-out")
     about = pool([tmp_path / "one", tmp_path / "other"], tmp_path / "both", bootstraps=0)["about"]
-    assert about["seen"] == {"rule": "count", "images": 7, "trained_on": 4, "thresholds_set_on": 2}
+    assert about["seen"] == {"rule": "count", "images": 7, "trained_on": 4, "thresholds_set_on": 2, "silent_runs": 0}
     assert "Not a test on new images." in (tmp_path / "both" / "report.html").read_text()
     assert pooled([about["seen"], {}]) == {}

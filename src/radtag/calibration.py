@@ -109,8 +109,13 @@ class Calibration:
         peak_share: float = PEAK_SHARE,
         findings: Sequence[str] | None = None,
         scale: Scale = "logit",
+        peaks: ArrayLike | None = None,
+        kept: NDArray[np.int64] | None = None,
     ) -> Calibration:
         """Fits on validation images.
+
+        Of the whole maps only what healthy images say is needed. Where those of all images do not fit into memory, some
+        are given, and of all images the strongest cell: what depends on how frequent a finding is then still does.
 
         Fallbacks, each recorded in ``notes``: a finding with one class only among its known labels keeps plain sigmoids
         and a score threshold of 0.5; a finding that has no negative image has a mask threshold of 0.5; a finding whose
@@ -118,23 +123,34 @@ class Calibration:
 
         Args:
             image_logits: (image, finding).
-            map_logits: (image, finding, row, col); any float type, read one finding at a time; see ``scale``.
+            map_logits: (image, finding, row, col); any float type, read one finding at a time; see ``scale``. With
+                ``kept``, of these images alone.
             labels: (image, finding) 1, 0 or NaN = unknown.
             healthy_share: share of the cells of negative images that may exceed the mask threshold, 0 to 1.
             peak_share: share of the median positive image's peak that the mask threshold is not below, 0 to 1.
             findings: names, for the notes.
             scale: what the maps are.
+            peaks: (image, finding) the strongest cell of each map; None = as the maps are.
+            kept: (n,) which images the maps are of, ascending; None = all. Given with ``peaks``.
 
         Raises:
             ValueError: shapes that do not belong together, or a share outside 0-1.
         """
         scores = np.asarray(image_logits, dtype=np.float64)
         truth = np.asarray(labels, dtype=np.float64)
-        if scores.ndim != 2 or scores.shape != truth.shape or map_logits.shape[:2] != scores.shape:
+        rows_of_maps = np.arange(len(scores)) if kept is None else np.asarray(kept)
+        if (
+            scores.ndim != 2
+            or scores.shape != truth.shape
+            or map_logits.shape[:2] != (len(rows_of_maps), scores.shape[1])
+        ):
             raise ValueError(
                 f"image logits {scores.shape}, map logits {map_logits.shape} and labels {truth.shape}"
                 " do not belong together"
             )
+        if peaks is None and kept is not None:
+            raise ValueError("maps of some images are given, and no peaks of all of them")
+        strongest = map_logits.max(axis=(2, 3)) if peaks is None else np.asarray(peaks)
         if not 0.0 <= healthy_share <= 1.0:
             raise ValueError(f"healthy_share is a share of the image between 0 and 1, got {healthy_share}")
         if not 0.0 <= peak_share <= 1.0:
@@ -162,25 +178,26 @@ class Calibration:
                 )
                 score_fit, map_fit, score_threshold = (1.0, 0.0), (1.0, 0.0), 0.5
             else:
-                peaks = map_logits[:, i].reshape(len(scores), -1).max(axis=1).astype(np.float64)[known]
+                cells_at_most = strongest[known, i].astype(np.float64)
                 score_fit, score_rises = platt(logits, positive)
-                map_fit, map_rises = platt(peaks, positive) if scale == "logit" else ((1.0, 0.0), True)
+                map_fit, map_rises = platt(cells_at_most, positive) if scale == "logit" else ((1.0, 0.0), True)
                 if not (score_rises and map_rises):
                     what = "score" if not score_rises else "map"
                     notes.append(
                         f"{name}: the {what} does not rise with the label on validation images; slope left at 1"
                     )
                 score_threshold = float(_sigmoid(score_fit[0] * youden_threshold(logits, positive) + score_fit[1]))
-            if missing == 0:
+            calm_maps = np.flatnonzero((known & (truth[:, i] != 1))[rows_of_maps])
+            if len(calm_maps) == 0:
                 notes.append(f"{name}: no negative validation image; the mask threshold is 0.5")
                 mask_threshold = 0.5
             else:
-                cells = map_logits[np.flatnonzero(known)[~positive], i].ravel().astype(np.float32)
+                cells = map_logits[calm_maps, i].ravel().astype(np.float32)
                 level = calm = smallest_level(cells, healthy_share)
                 typical = 0.0
                 if found > 0 and map_rises:
-                    level = min(level, np.float32(youden_threshold(peaks, positive)))
-                    ill = laid(map_fit, peaks[positive])
+                    level = min(level, np.float32(youden_threshold(cells_at_most, positive)))
+                    ill = laid(map_fit, cells_at_most[positive])
                     typical = min(peak_share * float(np.median(ill)), float(np.quantile(ill, _LEFT_OUT)))
                 by_level = float(laid(map_fit, level))
                 mask_threshold = max(by_level, typical)

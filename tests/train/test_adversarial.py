@@ -29,7 +29,7 @@ from radtag.images import Image
 from radtag.models import GAMES
 from radtag.models.guided import Guided
 from radtag.tag import Tagger, tag_files
-from radtag.train import adversarial, log
+from radtag.train import adversarial, log, loop
 from radtag.train.adversarial import Batches, collapse, decay, judge, train
 from radtag.train.run import Run
 from radtag.train.settings import AdversarialSettings, settings_from
@@ -355,6 +355,20 @@ def test_validation_images_are_looked_at_once_a_look_and_losses_are_read_rarely(
 
 
 @pytest.mark.parametrize("warm_up", [0, 2])
+def test_of_maps_that_do_not_fit_into_memory_some_are_kept(runs, squares, tmp_path, monkeypatch):
+    a_map = 2 * 32 * 32 * 2  # of two findings, float16
+    monkeypatch.setattr(loop, "MOST_MAP_BYTES", 3 * a_map)
+    held = []
+    predict = adversarial.predict_maps
+    monkeypatch.setattr(adversarial, "predict_maps", lambda *given: held.append(predict(*given)) or held[-1])
+    run = quietly(squares, tmp_path / "run")
+    assert [one.maps.shape for one in held] == [(3, 2, 32, 32)] * 2
+    assert history(run.path) == history(runs["taggan"].path)  # looks are at all images
+    for name in ("score_slope", "score_bias", "score_threshold"):
+        assert getattr(run.calibration, name) == getattr(runs["taggan"].calibration, name)
+    assert any("as many as fit into memory" in limit for limit in run.card["limits"])
+
+
 def test_a_game_begins_once(squares, tmp_path, monkeypatch, warm_up):
     """With a warm-up or without: the guide is the critic as it is then."""
     begun = []
@@ -577,7 +591,7 @@ def test_what_validation_images_say_by_hand():
     logits = np.array([[2.0, 0.0], [-1.0, 5.0], [0.0, 1.0], [-2.0, 2.0]], np.float32)
     maps = np.zeros((4, 2, 2, 3), np.float16)
     maps[0, 0], maps[0, 1], maps[1, 0, 0, 0], maps[1, 1], maps[2, 0], maps[3, 1] = 0.5, 0.9, 0.75, 0.25, 0.125, 0.0625
-    row = judge(logits, maps, labels, ("a", "b"))
+    row = judge(logits, maps.mean(axis=(2, 3), dtype=np.float32), labels, ("a", "b"))
     assert row["val_auroc_of"] == {"a": 0.75, "b": 1.0}
     assert row["val_auroc"] == 0.875
     assert row["map_of_ill"] == pytest.approx((0.5 + 0.75 / 6 + 0.25) / 3, abs=1e-4)

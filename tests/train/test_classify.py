@@ -231,9 +231,10 @@ def test_scores_are_calibrated_with_the_kept_weights_on_validation_images(runs, 
         run = runs[keep]
         pixels = open_cache([record.path for record in val.records], run.size_px, "stretch").pixels
         model, accelerator = run.build_model(), loop.start_accelerator("no")
-        logits, maps = loop.predict_maps(model, pixels, run.settings, run.mean, run.sd, accelerator)
+        labels = torch.from_numpy(val.labels())
+        said = loop.predict_maps(model, pixels, labels, run.settings, run.mean, run.sd, accelerator)
         share = run.settings.healthy_share
-        again = Calibration.fit(logits, maps, val.labels(), healthy_share=share, findings=run.findings)
+        again = Calibration.fit(said.logits, said.maps, val.labels(), healthy_share=share, findings=run.findings)
         for name in ("score_slope", "score_bias", "map_slope", "map_bias", "score_threshold", "mask_threshold"):
             assert getattr(run.calibration, name) == pytest.approx(getattr(again, name), rel=1e-3), (keep, name)
     assert runs["loss"].calibration != runs["last"].calibration
@@ -447,14 +448,14 @@ def test_a_folder_of_another_run_is_refused(runs, squares, tmp_path):
 
 def unfinished(squares: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch, **changes) -> None:
     """A training interrupted after its first epoch."""
-    write = classify.write_resume
+    write = loop.write_resume
 
     def interrupt(file, state):
         write(file, state)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(classify, "write_resume", interrupt)
+        patch.setattr(loop, "write_resume", interrupt)
         with pytest.raises(KeyboardInterrupt):
             quietly(squares, out, **changes)
 
@@ -560,8 +561,9 @@ def test_bf16_trains_on_a_cpu_and_precisions_can_follow_one_another(squares, tmp
     val = squares.only("val")
     pixels = open_cache([record.path for record in val.records], run.size_px, "stretch").pixels
     accelerator = loop.start_accelerator("no")
-    logits, maps = loop.predict_maps(run.build_model(), pixels, run.settings, run.mean, run.sd, accelerator)
-    again = Calibration.fit(logits, maps, val.labels(), findings=run.findings)
+    labels = torch.from_numpy(val.labels())
+    said = loop.predict_maps(run.build_model(), pixels, labels, run.settings, run.mean, run.sd, accelerator)
+    again = Calibration.fit(said.logits, said.maps, val.labels(), findings=run.findings)
     assert run.calibration.score_bias == pytest.approx(again.score_bias, rel=1e-3)
     assert run.calibration.mask_threshold == pytest.approx(again.mask_threshold, rel=1e-3)
 
@@ -581,17 +583,25 @@ def test_crops_can_be_taken_from_larger_images(squares, tmp_path):
     assert math.isfinite(history(run.path)[0]["train_loss"])
 
 
-def test_maps_that_do_not_fit_into_memory_are_calibrated_on_some_images(squares, tmp_path, monkeypatch):
+def test_of_maps_that_do_not_fit_into_memory_some_are_kept(squares, tmp_path, monkeypatch):
+    plain = quietly(squares, tmp_path / "plain", epochs=1)
     a_map = 2 * 2 * 2 * 2  # findings x cells of a CAM at 64 px, float16
-    monkeypatch.setattr(classify, "MOST_MAP_BYTES", 4 * a_map)
+    monkeypatch.setattr(loop, "MOST_MAP_BYTES", 4 * a_map)
     calls = []
     whole = Calibration.fit
-    monkeypatch.setattr(Calibration, "fit", lambda *given, **named: calls.append(given) or whole(*given, **named))
+    monkeypatch.setattr(
+        Calibration, "fit", lambda *given, **named: calls.append((*given, named)) or whole(*given, **named)
+    )
     run = quietly(squares, tmp_path / "run", epochs=1)
-    ((logits, maps, labels),) = calls
-    assert (logits.shape, maps.shape, labels.shape) == ((4, 2), (4, 2, 2, 2), (4, 2))
-    np.testing.assert_array_equal(labels, squares.only("val").labels()[::3])
-    assert "Calibrated on 4 of 12 validation images, whose maps fit into memory." in run.card["limits"]
+    ((logits, maps, labels, named),) = calls
+    assert (logits.shape, maps.shape, labels.shape) == ((12, 2), (4, 2, 2, 2), (12, 2))
+    for column in squares.only("val").labels()[named["kept"]].T:
+        assert {0.0, 1.0} <= set(column.tolist())
+    for name in ("score_slope", "score_bias", "map_slope", "map_bias", "score_threshold"):  # which need no whole map
+        assert getattr(run.calibration, name) == getattr(plain.calibration, name)
+    note = "Mask thresholds are from the maps of 4 of 12 validation images, as many as fit into memory."
+    assert note in run.card["limits"]
+    assert note not in plain.card["limits"]
 
 
 def test_another_method_starts_with_the_encoder_of_a_run(runs, squares, tmp_path):

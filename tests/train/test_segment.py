@@ -20,7 +20,7 @@ from radtag.errors import BadData, BadRun, BadSetting
 from radtag.images import read
 from radtag.models import BackboneOptions, build
 from radtag.tag import Tagger
-from radtag.train import segment
+from radtag.train import loop
 from radtag.train.run import Run
 from radtag.train.segment import label_loss, mask_losses, train
 from radtag.train.settings import StudentSettings, settings_from
@@ -185,7 +185,7 @@ def test_it_learns_tags_and_says_where_its_masks_came_from(masked: Dataset, tmp_
 
 def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(masked: Dataset, tmp_path: Path, monkeypatch):
     quietly(masked, tmp_path / "whole")
-    real, calls = segment.write_resume, []
+    real, calls = loop.write_resume, []
 
     def stopped(file, state):
         real(file, state)
@@ -193,7 +193,7 @@ def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(masked: Dataset, tm
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(segment, "write_resume", stopped)
+    monkeypatch.setattr(loop, "write_resume", stopped)
     with pytest.raises(KeyboardInterrupt):
         quietly(masked, tmp_path / "stopped")
     with pytest.raises(BadRun, match="lr was"):
@@ -207,6 +207,13 @@ def test_stopped_and_gone_on_with_it_ends_with_the_same_bits(masked: Dataset, tm
     assert stopped_ == whole  # the epoch that is kept may be one before the stop
     for name in ("weights.safetensors", "run.toml"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_of_maps_that_do_not_fit_into_memory_some_are_kept(masked: Dataset, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(loop, "MOST_MAP_BYTES", 5 * 2 * 64 * 64 * 2)  # of two findings, float16
+    run = quietly(masked, tmp_path / "run", epochs=1)
+    note = "Mask thresholds are from the maps of 5 of 12 validation images, as many as fit into memory."
+    assert note in run.card["limits"]
 
 
 def test_a_changed_mask_is_another_training(masked: Dataset, tmp_path: Path):

@@ -70,6 +70,10 @@ class ReadablePixels:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def only(self, rows: NDArray[np.int64]) -> ReadablePixels:
+        """Some of them, in this order, as an index too."""
+        return ReadablePixels(self._pixels, self._rows[rows])
+
     def __getitem__(self, at: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
         """(m, row, col): the images at these places, read now."""
         return np.asarray(self._pixels[self._rows[at]])

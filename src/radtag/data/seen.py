@@ -114,8 +114,9 @@ def screened(dataset: Dataset, runs: Iterable[Path], rule: Seen) -> tuple[Datase
         rule: what becomes of images that one of them has seen.
 
     Returns:
-        The data set, and what to say of it: the rule, how many images there were, and how many of them a run was
-        trained on, or, but for these, had its thresholds set on; nothing where no run says what it has seen.
+        The data set, and what to say of it: the rule, how many images there were, how many of them a run was trained
+        on, or, but for these, had its thresholds set on, and how many runs do not say what they have seen; nothing
+        where none does.
 
     Raises:
         BadData: a run has seen some of the images, and the rule is to refuse that; or has seen all, where they are to
@@ -127,7 +128,8 @@ def screened(dataset: Dataset, runs: Iterable[Path], rule: Seen) -> tuple[Datase
             f"images that a run has seen are refused, left out or counted, not {rule!r}: give one of "
             f"{', '.join(get_args(Seen))}."
         )
-    known = {run: seen for run in runs if (seen := SeenImages.read(Path(run))) is not None}
+    every = list(runs)
+    known = {run: seen for run in every if (seen := SeenImages.read(Path(run))) is not None}
     if not known:
         return dataset, {}
     trained_on, chosen_on = _found(dataset, known.values())
@@ -137,6 +139,7 @@ def screened(dataset: Dataset, runs: Iterable[Path], rule: Seen) -> tuple[Datase
         "images": len(dataset),
         "trained_on": int(trained_on.sum()),
         "thresholds_set_on": int(chosen_on.sum()),
+        "silent_runs": len(every) - len(known),
     }
     seen = trained_on | chosen_on
     if not seen.any() or rule == "count":
@@ -186,7 +189,7 @@ def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     rules = list(dict.fromkeys(part["rule"] for part in parts))
     rule = "count" if "count" in rules else rules[0]
-    return {"rule": rule, **{key: sum(part[key] for part in parts) for key in parts[0] if key != "rule"}}
+    return {"rule": rule, **{key: sum(part.get(key, 0) for part in parts) for key in parts[0] if key != "rule"}}
 
 
 def _found(dataset: Dataset, known: Iterable[SeenImages]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

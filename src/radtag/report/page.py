@@ -496,7 +496,9 @@ def _seen(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "seen" not in about:
         return []
     said = sentences(about["seen"]) or [f"none of the {thousands(about['seen']['images'])}, by their files' content"]
-    return [("Images seen in training", said[0])]
+    silent = about["seen"].get("silent_runs", 0)
+    more = f" ({silent} of the runs {'does' if silent == 1 else 'do'} not say what it has seen)" if silent else ""
+    return [("Images seen in training", said[0] + more)]
 
 
 def _word(value: Any) -> str:

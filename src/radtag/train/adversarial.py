@@ -39,6 +39,7 @@ from radtag.models.game import Batch, Game, Seen, Terms
 from radtag.train import log
 from radtag.train.loop import (
     Pixels,
+    ValidationMaps,
     average,
     finished_run,
     generator_for,
@@ -150,7 +151,7 @@ def train(
         state.begin()
     started = time.monotonic() - state.seconds
     # Of the last look, in float32 as tagging is, and so is all that it is set by.
-    seen_last: tuple[NDArray[np.float32], NDArray[np.float16]] | None = None
+    seen_last: ValidationMaps | None = None
 
     with progress_bars(console, shown=accelerator.is_main_process) as progress:
         warm_bar = progress.add_task(f"{settings.method}: warm-up", total=game.warm_up_steps, completed=state.warmed)
@@ -177,11 +178,12 @@ def train(
                 progress.update(bar, description=f"{settings.method}: {state.described()}")
             if state.step % settings.look_every == 0 or state.step == settings.steps:
                 means = state.means(accelerator)
-                seen_last = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
-                logits, maps = seen_last
-                if not np.isfinite(logits).all():  # the last of these steps went astray
+                seen_last = None  # or two looks' maps would be in memory at once
+                seen_last = predict_maps(averaged, val_pixels, val_labels, settings, mean, sd, accelerator)
+                if not np.isfinite(seen_last.logits).all():  # the last of these steps went astray
                     raise BadSetting(f"a map is not finite by step {state.step}. Lower lr (now {settings.lr}).")
-                row = {"step": state.step, "lr": rate, **means, **judge(logits, maps, val_labels, names)}
+                judged = judge(seen_last.logits, seen_last.means, val_labels, names)
+                row = {"step": state.step, "lr": rate, **means, **judged}
                 state.seconds = time.monotonic() - started
                 row["minutes"] = round(state.seconds / 60, 3)
                 state.history.append(row)
@@ -197,18 +199,19 @@ def train(
                 state.save(resume, identity, contents, accelerator)
 
     if seen_last is None:  # stopped after the last look
-        seen_last = predict_maps(averaged, val_pixels, settings, mean, sd, accelerator)
-    logits, maps = seen_last
+        seen_last = predict_maps(averaged, val_pixels, val_labels, settings, mean, sd, accelerator)
     calibration = Calibration.fit(
-        logits,
-        maps,
+        seen_last.logits,
+        seen_last.maps,
         val_labels.numpy(),
         healthy_share=settings.healthy_share,
         peak_share=settings.peak_share,
         findings=names,
         scale="amount",
+        peaks=seen_last.peaks,
+        kept=seen_last.kept,
     )
-    warnings = not_learned(logits, val_labels, val_patients, names)
+    warnings = not_learned(seen_last.logits, val_labels, val_patients, names)
     collapsed = collapse(state.history[-1])
     run = Run(
         path=out,
@@ -217,7 +220,7 @@ def train(
         mean=mean,
         sd=sd,
         # An amount is of the pixel it is taken from, wherever the network looked for it.
-        grids=(Grid.tiles(maps.shape[2:], (settings.size_px, settings.size_px)),) * len(names),
+        grids=(Grid.tiles(seen_last.maps.shape[2:], (settings.size_px, settings.size_px)),) * len(names),
         calibration=calibration,
         card=log.card(
             settings=settings,
@@ -229,7 +232,7 @@ def train(
             validation=log.adversarial_validation(state.history[-1]),
             minutes=state.seconds / 60,
             failures=(*failures, *val_failures),
-            notes=calibration.notes,
+            notes=[*seen_last.notes, *calibration.notes],
             warnings=[*warnings, *([collapsed] if collapsed else [])],
             processes=world,
             device=str(device),
@@ -542,10 +545,16 @@ def decay(done: float, begins: float) -> float:
 
 
 def judge(
-    logits: NDArray[np.floating[Any]], maps: NDArray[np.floating[Any]], labels: Tensor, findings: tuple[str, ...]
+    logits: NDArray[np.floating[Any]], amount: NDArray[np.float32], labels: Tensor, findings: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What validation images say, without an outline: AUROC, and how much is taken from ill and from healthy images."""
-    amount = maps.astype(np.float32).mean(axis=(2, 3))  # (image, finding)
+    """What validation images say, without an outline: AUROC, and how much is taken from ill and from healthy images.
+
+    Args:
+        logits: (image, finding).
+        amount: (image, finding) the mean of each map.
+        labels: (image, finding) 1, 0 or NaN.
+        findings: names.
+    """
     positive = labels.numpy() == 1
     healthy = ~positive.any(axis=1)
     return {

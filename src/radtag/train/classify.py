@@ -2,8 +2,8 @@
 
 Resume is exact because nothing random has a history: the order of an epoch, the augmentation of a step and the dropout
 of a step are drawn from (seed, epoch, step) alone, and what does have a history (weights, optimiser, schedule, running
-average, best weights, log) is written whole after every epoch. Killed at any moment and started again with the same
-command, a run on a CPU ends with the same bits.
+average, best weights, log) is written whole after every epoch (:class:`radtag.train.loop.Course`). Killed at any moment
+and started again with the same command, a run on a CPU ends with the same bits.
 
 Processes (``accelerate launch``) share a batch: each takes its slice of the same draw, and the loss is that of the
 whole batch, so that two processes follow one. BatchNorm sees all of it on GPUs (SyncBatchNorm), only its own slice on
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from radtag.models.backbone import load_weights, normalisation
 from radtag.models.evidence import measure_evidence
 from radtag.train import log
 from radtag.train.loop import (
-    Pixels,
+    Course,
     average,
     finished_run,
     generator_for,
@@ -48,20 +47,15 @@ from radtag.train.loop import (
     predict_logits,
     predict_maps,
     progress_bars,
-    read_resume,
     refuse_uneven,
     seed_for,
     share_of,
     start_accelerator,
     validation_areas,
-    write_resume,
 )
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
 from radtag.words import counted
-
-MOST_MAP_BYTES = 4_000_000_000
-"""Of validation maps, float16, in memory at once: calibration takes as many images, evenly spaced, as fit."""
 
 
 def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console: Console | None = None) -> Run:
@@ -131,31 +125,25 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             f"lr {settings.lr} is not above min_lr {settings.min_lr}, at which training stops. "
             "Raise --lr, or lower min_lr."
         )
-    history: list[dict[str, Any]] = []
-    best: dict[str, Tensor] | None = None
-    best_value = math.inf
-    seconds = 0.0
+    course = Course(
+        out,
+        identity,
+        contents,
+        model=model,
+        averaged=averaged,
+        optimiser=optimiser,
+        accelerator=accelerator,
+        loss="binary cross-entropy",
+        further={"schedule": schedule},
+    )
+    if course.go_on() and accelerator.is_main_process:
+        console.print(f"going on after epoch {len(course.history)} of {settings.epochs}")
 
-    resume = out / "resume.pt"
-    if resume.is_file():
-        state = read_resume(resume, identity, contents)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        if averaged is not None:
-            averaged.load_state_dict(state["averaged"])
-        if accelerator.scaler is not None and state["scaler"]:
-            accelerator.scaler.load_state_dict(state["scaler"])
-        schedule.load(state["schedule"])
-        history, best, best_value, seconds = state["history"], state["best"], state["best_value"], state["seconds"]
-        if accelerator.is_main_process:
-            console.print(f"going on after epoch {len(history)} of {settings.epochs}")
-
-    started = time.monotonic() - seconds
-    progress = progress_bars(console, shown=accelerator.is_main_process)
-    with progress:
-        epochs_bar = progress.add_task(f"{settings.method}: epochs", total=settings.epochs, completed=len(history))
+    begin = len(course.history)
+    with progress_bars(console, shown=accelerator.is_main_process) as progress:
+        epochs_bar = progress.add_task(f"{settings.method}: epochs", total=settings.epochs, completed=begin)
         steps_bar = progress.add_task("steps", total=batches)
-        for epoch in range(len(history), settings.epochs):
+        for epoch in range(begin, settings.epochs):
             if schedule.finished:
                 break
             progress.reset(steps_bar, total=batches)
@@ -201,32 +189,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             row = _judge(logits, val_labels, dataset.findings)
             row = {"epoch": epoch + 1, "lr": schedule.rate((epoch + 1) * batches - 1), "train_loss": train_loss, **row}
             value = {"loss": row["val_loss"], "auroc": -row["val_auroc"], "last": -float(epoch)}[settings.keep]
-            if best is None or value < best_value:
-                best_value = value
-                best = {name: tensor.detach().cpu().clone() for name, tensor in judged.state_dict().items()}
             schedule.end_epoch(row["val_loss"])
-            seconds = time.monotonic() - started
-            row["minutes"] = round(seconds / 60, 3)
-            history.append(row)
-            if accelerator.is_main_process:
-                log.write(out, history)
-                write_resume(
-                    resume,
-                    {
-                        "identity": log.digest(identity),
-                        "begun_with": identity,
-                        "contents": contents,
-                        "model": model.state_dict(),
-                        "averaged": averaged.state_dict() if averaged is not None else {},
-                        "optimiser": optimiser.state_dict(),
-                        "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
-                        "schedule": schedule.dump(),
-                        "history": history,
-                        "best": best,
-                        "best_value": best_value,
-                        "seconds": seconds,
-                    },
-                )
+            course.end_epoch(row, value, judged)
             progress.update(
                 epochs_bar,
                 advance=1,
@@ -235,36 +199,28 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             )
         progress.update(epochs_bar, completed=settings.epochs)
 
-    assert best is not None  # at least one epoch has been judged
-    model.load_state_dict(best)
+    model.load_state_dict(course.best)
     # Tagging is in float32, and so is all that it is set by: mixed precision ends here.
     model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    map_bytes = predict_maps(model, val_pixels[:1], settings, mean, sd, accelerator)[1].nbytes
-    every = max(-(-len(val_pixels) * map_bytes // MOST_MAP_BYTES), 1)
-    taken = np.arange(0, len(val_pixels), every)
-    notes = []
-    shown: Pixels = val_pixels
-    if every > 1:  # a map of every pixel, of thousands of images
-        notes = [f"Calibrated on {len(taken)} of {len(val_pixels)} validation images, whose maps fit into memory."]
-        shown, val_labels = np.asarray(val_pixels[taken]), val_labels[torch.from_numpy(taken)]
-        val_patients = [val_patients[image] for image in taken]
-    logits, maps = predict_maps(model, shown, settings, mean, sd, accelerator)
+    looked = predict_maps(model, val_pixels, val_labels, settings, mean, sd, accelerator)
     calibration = Calibration.fit(
-        logits,
-        maps,
+        looked.logits,
+        looked.maps,
         val_labels.numpy(),
         healthy_share=settings.healthy_share,
         peak_share=settings.peak_share,
         findings=dataset.findings,
+        peaks=looked.peaks,
+        kept=looked.kept,
     )
     grids = measure_evidence(
         model,
-        shown,
+        val_pixels.only(looked.kept),
         lambda pixels: normalise(pixels.float() / 255, mean, sd, settings.backbone.channels),
-        maps,
-        val_labels.numpy(),
+        looked.maps,
+        val_labels.numpy()[looked.kept],
     )
-    warnings = not_learned(logits, val_labels, val_patients, dataset.findings)
+    warnings = not_learned(looked.logits, val_labels, val_patients, dataset.findings)
     run = Run(
         path=out,
         settings=settings,
@@ -280,22 +236,16 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
             train_set=train_set,
             val_set=val_set,
             weights_from=weights_from,
-            validation=log.validation(history, settings.keep),
-            minutes=history[-1]["minutes"],
+            validation=log.validation(course.history, settings.keep),
+            minutes=course.history[-1]["minutes"],
             failures=(*failures, *val_failures),
-            notes=[*notes, *calibration.notes],
+            notes=[*looked.notes, *calibration.notes],
             warnings=warnings,
             processes=world,
             device=str(device),
         ),
     )
-    if accelerator.is_main_process:
-        run.save(best)
-        resume.unlink(missing_ok=True)
-        for warning in warnings:
-            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-    accelerator.wait_for_everyone()
-    return Run.load(out)
+    return course.finish(run, console)
 
 
 def masked_bce(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +34,10 @@ from radtag.train.run import Run, normalise
 from radtag.train.settings import Settings
 
 Pixels = NDArray[np.uint8] | ReadablePixels
+MOST_MAP_BYTES = 2_000_000_000
+"""Of whole validation maps, float16, in memory at once."""
+LEAST_OF_A_CLASS = 32
+"""Positives, and negatives, of a finding at least, or all there are, among the images whose maps are kept."""
 
 
 def start_accelerator(mixed_precision: str, *, idle_parts: bool = False) -> Accelerator:
@@ -120,24 +125,92 @@ def predict_logits(
     return gathered.transpose(0, 1).reshape(-1, gathered.shape[-1])[: len(pixels)].cpu().numpy()
 
 
+@dataclass(frozen=True)
+class ValidationMaps:
+    """What a model says of validation images: of all what is a number a map, of some the whole maps.
+
+    Args:
+        logits: (image, finding) float32.
+        peaks: (image, finding) each map's highest value, float16 as the maps.
+        means: (image, finding) each map's mean, float32.
+        kept: (n,) the images whose maps are kept, ascending.
+        maps: (n, finding, row, col) in logits or amounts, float16 to halve the memory.
+    """
+
+    logits: NDArray[np.float32]
+    peaks: NDArray[np.float16]
+    means: NDArray[np.float32]
+    kept: NDArray[np.int64]
+    maps: NDArray[np.float16]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a card says of maps that are not kept."""
+        if len(self.kept) == len(self.logits):
+            return []
+        return [
+            f"Mask thresholds are from the maps of {len(self.kept)} of {len(self.logits)} validation images, as many"
+            " as fit into memory."
+        ]
+
+
 @torch.inference_mode()
 def predict_maps(
     model: nn.Module,
     pixels: Pixels,
+    labels: Tensor,
     settings: Settings,
     mean: float,
     sd: float,
     accelerator: Accelerator,
-) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """(image, finding) logits and (image, finding, row, col) map logits, float16 to halve the memory.
+) -> ValidationMaps:
+    """Logits and maps of validation images with these labels (image, finding), in bounded memory.
 
     Worked out in float32, whatever the precision of training.
     """
-    logits, maps = [], []
+    logits, peaks, means = [], [], []
+    kept = np.arange(0)
+    held = np.empty(0, dtype=np.float16)
     for output in _outputs(model, pixels, np.arange(len(pixels)), settings, mean, sd, accelerator.device):
-        logits.append(output.logits.cpu())
-        maps.append(output.maps.half().cpu())
-    return torch.cat(logits).numpy(), torch.cat(maps).numpy()
+        maps = output.maps.half().cpu().numpy()
+        if not logits:
+            kept = spread(labels, max(MOST_MAP_BYTES // maps[0].nbytes, 1))
+            held = np.empty((len(kept), *maps.shape[1:]), dtype=np.float16)
+        done = sum(map(len, logits))
+        first, end = np.searchsorted(kept, (done, done + len(maps)))
+        held[first:end] = maps[kept[first:end] - done]
+        logits.append(output.logits.cpu().numpy())
+        peaks.append(maps.max(axis=(2, 3)))
+        means.append(maps.astype(np.float32).mean(axis=(2, 3)))
+    return ValidationMaps(np.concatenate(logits), np.concatenate(peaks), np.concatenate(means), kept, held)
+
+
+def spread(labels: Tensor, most: int) -> NDArray[np.int64]:
+    """At most so many images, ascending, evenly spaced, with positives and negatives of each finding that has them.
+
+    Of the positives and of the negatives of each finding, the rarest first, :data:`LEAST_OF_A_CLASS` are taken, or as
+    many as all of them leave room for; the others are taken from all images. The same labels give the same images.
+
+    Args:
+        labels: (image, finding) 1, 0 or NaN = unknown.
+        most: at least 1.
+    """
+    values = labels.numpy()
+    taken = np.zeros(len(values), dtype=bool)
+
+    def take(rows: NDArray[np.int64], count: int) -> None:
+        left = rows[~taken[rows]]
+        count = max(min(count, len(left), most - int(taken.sum())), 0)
+        taken[left[np.arange(count) * len(left) // max(count, 1)]] = True
+
+    if len(values) > most:
+        classes = [np.flatnonzero(column == value) for column in values.T for value in (1, 0)]
+        classes = sorted((rows for rows in classes if len(rows)), key=len)
+        each = max(min(LEAST_OF_A_CLASS, most // max(len(classes), 1)), 1)
+        for rows in classes:
+            take(rows, each - int(taken[rows].sum()))
+    take(np.arange(len(values)), most)
+    return np.flatnonzero(taken)
 
 
 def _outputs(
@@ -233,6 +306,128 @@ def not_learned(
                 f" (95 % interval {estimate.low:.2f}-{estimate.high:.2f}), and 0.5 is chance."
             )
     return sentences
+
+
+class Remembered(Protocol):
+    """What has a history of its own that a training goes on with, as a learning rate's schedule."""
+
+    def dump(self) -> Mapping[str, Any]:
+        """What to remember, in plain values."""
+
+    def load(self, state: Any) -> None:
+        """The inverse."""
+
+
+class Course:
+    """A training by epochs, as far as it has a history: the log, the weights of the best epoch, and what to go on from.
+
+    All of it is written whole after every epoch (``resume.pt``), so that a training that was killed goes on after its
+    last whole epoch as if nothing had happened.
+
+    Args:
+        out: the run folder.
+        identity: the settings and what names the data.
+        contents: what names the content of the images.
+        model: what is trained, without what a process wraps it in.
+        averaged: the running average of its weights, if there is one.
+        optimiser: of the model.
+        accelerator: whose main process writes.
+        loss: what the log's curves call the loss.
+        further: whatever else has a history, by name.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        identity: Mapping[str, Any],
+        contents: str,
+        *,
+        model: nn.Module,
+        averaged: nn.Module | None,
+        optimiser: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        loss: str,
+        further: Mapping[str, Remembered] | None = None,
+    ) -> None:
+        self.history: list[dict[str, Any]] = []
+        self._out, self._identity, self._contents, self._loss = out, identity, contents, loss
+        self._model, self._averaged, self._optimiser = model, averaged, optimiser
+        self._accelerator, self._further = accelerator, dict(further or {})
+        self._best: dict[str, Tensor] = {}
+        self._best_value = math.inf
+        self._started = time.monotonic()
+
+    @property
+    def best(self) -> dict[str, Tensor]:
+        """The weights of the best epoch, the first of equals, on the CPU; none before an epoch has ended."""
+        return self._best
+
+    def go_on(self) -> bool:
+        """Goes back to where an earlier call was stopped; whether there was one.
+
+        Raises:
+            BadRun: it had other settings or data, or its file is damaged.
+        """
+        file = self._out / "resume.pt"
+        if not file.is_file():
+            return False
+        state = read_resume(file, self._identity, self._contents)
+        self._model.load_state_dict(state["model"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
+        if self._accelerator.scaler is not None and state["scaler"]:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
+        for name, one in self._further.items():
+            one.load(state[name])
+        self.history, self._best, self._best_value = state["history"], state["best"], state["best_value"]
+        self._started = time.monotonic() - state["seconds"]
+        return True
+
+    def end_epoch(self, row: Mapping[str, Any], value: float, judged: nn.Module) -> None:
+        """Takes note of an epoch, and writes all there is to go on from.
+
+        Args:
+            row: its line of the log, to which the minutes are added.
+            value: what it is judged by; less is better.
+            judged: whose weights these are.
+        """
+        if not self._best or value < self._best_value:
+            self._best_value = value
+            self._best = {name: tensor.detach().cpu().clone() for name, tensor in judged.state_dict().items()}
+        seconds = time.monotonic() - self._started
+        self.history.append({**row, "minutes": round(seconds / 60, 3)})
+        if not self._accelerator.is_main_process:
+            return
+        log.write(self._out, self.history, loss=self._loss)
+        scaler = self._accelerator.scaler
+        write_resume(
+            self._out / "resume.pt",
+            {
+                "identity": log.digest(self._identity),
+                "begun_with": self._identity,
+                "contents": self._contents,
+                "model": self._model.state_dict(),
+                "averaged": self._averaged.state_dict() if self._averaged is not None else {},
+                "optimiser": self._optimiser.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else {},
+                **{name: one.dump() for name, one in self._further.items()},
+                "history": self.history,
+                "best": self._best,
+                "best_value": self._best_value,
+                "seconds": seconds,
+            },
+        )
+
+    def finish(self, run: Run, console: Console) -> Run:
+        """Writes the run with the best epoch's weights, and reads it back; there is nothing to go on from any more."""
+        if self._accelerator.is_main_process:
+            run.save(self._best)
+            (self._out / "resume.pt").unlink(missing_ok=True)
+            for warning in run.card.get("warnings", ()):
+                console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        self._accelerator.wait_for_everyone()
+        return Run.load(self._out)
 
 
 def read_resume(file: Path, identity: Mapping[str, Any], contents: str) -> dict[str, Any]:

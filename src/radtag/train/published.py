@@ -58,12 +58,20 @@ def import_pylon(file: Path | str, out: Path | str, *, calibrate_on: Dataset | N
     if calibrate_on is not None:
         val_set = calibrate_on.only("val").with_findings(FINDINGS)
         cache = open_cache([record.path for record in val_set.records], SIZE_PX, settings.fit)
-        logits, maps = predict_maps(model, cache.kept, settings, MEAN, SD, start_accelerator("no"))
         labels = val_set.labels()[cache.readable]
-        calibration = Calibration.fit(logits, maps, labels, findings=FINDINGS)
-        notes = [f"Calibrated on {len(labels)} validation images of {calibrate_on.name}.", *calibration.notes]
+        looked = predict_maps(model, cache.kept, torch.from_numpy(labels), settings, MEAN, SD, start_accelerator("no"))
+        calibration = Calibration.fit(
+            looked.logits, looked.maps, labels, findings=FINDINGS, peaks=looked.peaks, kept=looked.kept
+        )
+        about = f"Calibrated on {len(labels)} validation images of {calibrate_on.name}."
+        notes = [about, *looked.notes, *calibration.notes]
         grids = measure_evidence(
-            model, cache.kept, lambda pixels: normalise(pixels.float() / 255, MEAN, SD, 1), maps, labels, looks=8
+            model,
+            cache.kept.only(looked.kept),
+            lambda pixels: normalise(pixels.float() / 255, MEAN, SD, 1),
+            looked.maps,
+            labels[looked.kept],
+            looks=8,
         )
     else:
         # Without images, noise of natural range shows the network's geometry.

@@ -14,7 +14,6 @@ import copy
 import hashlib
 import json
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,9 @@ from radtag.models import build
 from radtag.models.backbone import load_weights, normalisation
 from radtag.train import log
 from radtag.train.loop import (
+    Course,
     Pixels,
+    ValidationMaps,
     average,
     finished_run,
     generator_for,
@@ -50,20 +51,15 @@ from radtag.train.loop import (
     predict_logits,
     predict_maps,
     progress_bars,
-    read_resume,
     refuse_uneven,
     seed_for,
     share_of,
     start_accelerator,
     validation_areas,
-    write_resume,
 )
 from radtag.train.run import Run, normalise
 from radtag.train.settings import StudentSettings
 from radtag.words import counted
-
-MOST_MAP_BYTES = 2_000_000_000
-"""Of validation maps, which are as large as the images, in memory at once: calibration takes as many images as fit."""
 
 
 def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, console: Console | None = None) -> Run:
@@ -123,28 +119,24 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
     optimiser = _optimiser(model, settings)
     wrapped, optimiser = accelerator.prepare(model, optimiser)
-    history: list[dict[str, Any]] = []
-    best: dict[str, Tensor] | None = None
-    best_value, seconds = math.inf, 0.0
+    course = Course(
+        out,
+        identity,
+        contents,
+        model=model,
+        averaged=averaged,
+        optimiser=optimiser,
+        accelerator=accelerator,
+        loss="cross-entropy + Dice loss",
+    )
+    if course.go_on() and accelerator.is_main_process:
+        console.print(f"going on after epoch {len(course.history)} of {settings.epochs}")
 
-    resume = out / "resume.pt"
-    if resume.is_file():
-        state = read_resume(resume, identity, contents)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        if averaged is not None:
-            averaged.load_state_dict(state["averaged"])
-        if accelerator.scaler is not None and state["scaler"]:
-            accelerator.scaler.load_state_dict(state["scaler"])
-        history, best, best_value, seconds = state["history"], state["best"], state["best_value"], state["seconds"]
-        if accelerator.is_main_process:
-            console.print(f"going on after epoch {len(history)} of {settings.epochs}")
-
-    started = time.monotonic() - seconds
+    begin = len(course.history)
     with progress_bars(console, shown=accelerator.is_main_process) as progress:
-        epochs_bar = progress.add_task("student: epochs", total=settings.epochs, completed=len(history))
+        epochs_bar = progress.add_task("student: epochs", total=settings.epochs, completed=begin)
         steps_bar = progress.add_task("steps", total=batches)
-        for epoch in range(len(history), settings.epochs):
+        for epoch in range(begin, settings.epochs):
             progress.reset(steps_bar, total=batches)
             wrapped.train()
             total = torch.zeros((), device=device)
@@ -194,39 +186,16 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
                 **_judge(judged, val_pixels, val_masks, settings, mean, sd, device),
                 **validation_areas(logits, val_labels, dataset.findings),
             }
-            if best is None or row["val_loss"] < best_value:
-                best_value = row["val_loss"]
-                best = {name: tensor.detach().cpu().clone() for name, tensor in judged.state_dict().items()}
-            seconds = time.monotonic() - started
-            history.append({**row, "minutes": round(seconds / 60, 3)})
-            if accelerator.is_main_process:
-                log.write(out, history, loss="cross-entropy + Dice loss")
-                write_resume(
-                    resume,
-                    {
-                        "identity": log.digest(identity),
-                        "begun_with": identity,
-                        "contents": contents,
-                        "model": model.state_dict(),
-                        "averaged": averaged.state_dict() if averaged is not None else {},
-                        "optimiser": optimiser.state_dict(),
-                        "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
-                        "history": history,
-                        "best": best,
-                        "best_value": best_value,
-                        "seconds": seconds,
-                    },
-                )
+            course.end_epoch(row, row["val_loss"], judged)
             text = f"student: loss {train_loss:.4f}, val {row['val_loss']:.4f}, Dice {row['val_dice']:.3f}"
             progress.update(epochs_bar, advance=1, description=text)
 
-    assert best is not None  # at least one epoch has been judged
-    model.load_state_dict(best)
+    model.load_state_dict(course.best)
     model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    calibration, notes = _calibrate(model, val_pixels, val_labels, dataset.findings, settings, mean, sd, accelerator)
-    logits = predict_logits(model, val_pixels, settings, mean, sd, accelerator)
-    warnings = not_learned(logits, val_labels, val_patients, dataset.findings)
-    kept = min(history, key=lambda row: row["val_loss"])
+    looked = predict_maps(model, val_pixels, val_labels, settings, mean, sd, accelerator)
+    calibration = _calibrate(looked, val_labels, dataset.findings, settings)
+    warnings = not_learned(looked.logits, val_labels, val_patients, dataset.findings)
+    kept = min(course.history, key=lambda row: row["val_loss"])
     card = log.card(
         settings=settings,
         identity=log.digest(identity),
@@ -235,12 +204,12 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
         val_set=val_set,
         weights_from=weights_from,
         validation={
-            **log.validation(history, "loss"),
+            **log.validation(course.history, "loss"),
             "dice_with_given_masks": log.undefined_as_none(round(kept["val_dice"], 4)),
         },
-        minutes=history[-1]["minutes"],
+        minutes=course.history[-1]["minutes"],
         failures=(*failures, *val_failures),
-        notes=notes,
+        notes=[*looked.notes, *calibration.notes],
         warnings=warnings,
         processes=world,
         device=str(device),
@@ -256,13 +225,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
         calibration=calibration,
         card=_with_masks(card, origins, masks, dataset.findings),
     )
-    if accelerator.is_main_process:
-        run.save(best)
-        resume.unlink(missing_ok=True)
-        for warning in warnings:
-            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-    accelerator.wait_for_everyone()
-    return Run.load(out)
+    return course.finish(run, console)
 
 
 class Sums:
@@ -418,34 +381,23 @@ def _judge(
 
 
 def _calibrate(
-    model: nn.Module,
-    pixels: Pixels,
-    labels: Tensor,
-    findings: tuple[str, ...],
-    settings: StudentSettings,
-    mean: float,
-    sd: float,
-    accelerator: Any,
-) -> tuple[Calibration, list[str]]:
+    looked: ValidationMaps, labels: Tensor, findings: tuple[str, ...], settings: StudentSettings
+) -> Calibration:
     """Scores and maps as everywhere; the mask is where the network's own sigmoid is above 0.5, as it was taught."""
-    most = max(MOST_MAP_BYTES // (2 * len(findings) * settings.size_px**2), 1)
-    every = -(-len(pixels) // most)
-    taken = np.arange(0, len(pixels), every)
-    logits, maps = predict_maps(model, np.asarray(pixels[taken]), settings, mean, sd, accelerator)
     fitted = Calibration.fit(
-        logits,
-        maps,
-        labels.numpy()[taken],
+        looked.logits,
+        looked.maps,
+        labels.numpy(),
         healthy_share=settings.healthy_share,
         peak_share=settings.peak_share,
         findings=findings,
+        peaks=looked.peaks,
+        kept=looked.kept,
     )
     values = fitted.to_dict()
     values["mask_threshold"] = [1 / (1 + math.exp(-bias)) for bias in fitted.map_bias]
     notes = [note for note in fitted.notes if "mask threshold" not in note and "masks cover" not in note]
-    if every > 1:
-        notes.append(f"calibrated on {len(taken)} of {len(pixels)} validation images, whose maps fit into memory")
-    return Calibration.from_dict({**values, "notes": notes}), notes
+    return Calibration.from_dict({**values, "notes": notes})
 
 
 def _with_masks(
