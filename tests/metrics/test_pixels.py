@@ -48,6 +48,26 @@ def test_ends_of_the_scale_and_of_own_levels() -> None:
     assert coarse.counts.tolist() == [[2, 1, 0], [0, 1, 1]]
 
 
+def test_float_maps_take_more_levels_and_sixteen_bit_maps_lose_nothing_by_it() -> None:
+    draw = np.random.default_rng(5)
+    masks = draw.random((40, 50)) < 0.15
+    maps = (10.0 ** draw.uniform(-6, 0, masks.shape) * np.where(masks, 1, 0.7)).astype(np.float32)
+    truth = roc_auc_score(masks.ravel(), maps.ravel()), average_precision_score(masks.ravel(), maps.ravel())
+    plain, fine = pixels.PixelHistogram(), pixels.PixelHistogram(pixels.FLOAT_LEVELS)
+    for histogram in (plain, fine):
+        histogram.update(maps, masks)
+    far, near = (np.abs(np.subtract((one.auroc(), one.average_precision()), truth)).max() for one in (plain, fine))
+    assert near < far / 10
+    every = pixels.PixelHistogram(pixels.FLOAT_LEVELS)
+    levels = (np.arange(65536) / 65535).astype(np.float32)
+    every.update(levels, np.zeros(65536))
+    assert every.counts.max() == 1  # no two share one
+    with pytest.raises(ValueError, match="same levels"):
+        plain.merge(fine)
+    with pytest.raises(ValueError, match="got 1"):
+        pixels.PixelHistogram(1)
+
+
 def test_refusals_name_the_value() -> None:
     histogram = pixels.PixelHistogram()
     for bad, shown in ((1.5, "1.5"), (-0.1, "-0.1"), (np.nan, "nan")):

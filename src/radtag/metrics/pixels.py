@@ -5,9 +5,12 @@ Conventions
 - A pixel is a case: its score is the map's value, its label whether it lies on the mask. Maps are on one absolute scale
   (0-1) and are never stretched image by image.
 - By default a value counts as its nearest of 65,536 levels, ``round(65535 * value)``: the 16-bit PNGs maps are written
-  in. The measures are exact for maps so rounded. With ``levels`` a value counts as the highest level not above it (a
-  sweep of thresholds that include their end): ``numpy.append(numpy.arange(0, 1, .001), 1)`` is the PxAP
-  of wsolevaluation.
+  in. The measures are exact for maps so rounded. Of float32 maps many values share a level: the average precision of
+  6 million pixels of smooth ones is off by 3e-5, the AUROC by 2e-6. ``levels=FLOAT_LEVELS`` takes 64 times as many,
+  in 64 MiB (240 while a map is counted), and is within 1e-6; it is as exact for 16-bit maps, whose values then still
+  have a level each.
+- With a list of ``levels`` a value counts as the highest level not above it (a sweep of thresholds that include their
+  end): ``numpy.append(numpy.arange(0, 1, .001), 1)`` is the PxAP of wsolevaluation.
 - Which pixels count is the caller's: those of pairs with a mask only, or also those of negatives (an all-zero mask).
   The average precision of the two differs by much; say which.
 
@@ -25,6 +28,8 @@ from radtag.metrics import bootstrap
 from radtag.metrics.classification import binned_auroc, binned_average_precision
 
 LEVELS = 1 << 16
+FLOAT_LEVELS = 1 << 22
+"""For float32 maps that are not to be written in 16 bits."""
 _COARSE = 1 << 10  # bins of a patient's histogram, which serves intervals only
 
 
@@ -32,19 +37,21 @@ class PixelHistogram:
     """Counts of true and false pixels per level of the map; grows by :meth:`update`, not in memory.
 
     Args:
-        levels: ascending lower ends of the bins; None = the 65,536 levels of a 16-bit map.
+        levels: how many equal steps from 0 to 1 a value may count as, or ascending lower ends of bins; the default are
+            the 65,536 levels of a 16-bit map.
 
     Attributes:
         counts: (2, level) int64; false pixels, true pixels.
     """
 
-    def __init__(self, levels: ArrayLike | None = None) -> None:
-        self.levels = None if levels is None else np.asarray(levels, dtype=np.float64)
+    def __init__(self, levels: int | ArrayLike = LEVELS) -> None:
+        self.levels = None if isinstance(levels, int) else np.asarray(levels, dtype=np.float64)
         if self.levels is not None and (self.levels.ndim != 1 or not (np.diff(self.levels) > 0).all()):
             raise ValueError("levels are one ascending list of lower ends")
-        self.counts: NDArray[np.int64] = np.zeros(
-            (2, LEVELS if self.levels is None else len(self.levels)), dtype=np.int64
-        )
+        count = levels if isinstance(levels, int) else len(np.atleast_1d(levels))
+        if count < 2:
+            raise ValueError(f"a value counts as one of at least 2 levels, got {count}")
+        self.counts: NDArray[np.int64] = np.zeros((2, count), dtype=np.int64)
 
     def update(self, maps: NDArray[np.floating[Any]], truth: NDArray[Any]) -> None:
         """Adds the pixels of maps and masks of one shape (...); non-zero = true.
@@ -64,7 +71,7 @@ class PixelHistogram:
         if not (maps.min() >= low and maps.max() <= high):  # also catches NaN
             raise ValueError(f"maps run from {maps.min()} to {maps.max()}; they lie within {low}-{high}")
         if self.levels is None:
-            level = np.rint(maps.astype(np.float64) * (LEVELS - 1)).astype(np.int64)
+            level = np.rint(maps.astype(np.float64) * (self.counts.shape[1] - 1)).astype(np.int64)
         else:
             level = np.searchsorted(self.levels, maps.astype(np.float64), side="right") - 1
         width = self.counts.shape[1]
@@ -80,7 +87,7 @@ class PixelHistogram:
         same = self.levels is other.levels is None or (
             self.levels is not None and other.levels is not None and np.array_equal(self.levels, other.levels)
         )
-        if not same:
+        if not same or self.counts.shape != other.counts.shape:
             raise ValueError("only histograms of the same levels can be merged")
         self.counts += other.counts
 
