@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import radtag
+from radtag import measured
 from radtag.anatomy import Area, estimate_lungs
 from radtag.asked import asked
 from radtag.data.seen import Seen, pooled, screened, sentences
@@ -53,9 +54,9 @@ from radtag.metrics.classification import checked_labels
 from radtag.metrics.resize import bilinear
 from radtag.pairs import PairTable
 from radtag.predictions import Predictor, predictions
-from radtag.report.page import Curve, replace_text, write_report
-from radtag.report.plots import presence_plots
-from radtag.summary import PixelCounts, summarise
+from radtag.report.page import Curve, Plot, replace_text, thousands, write_report
+from radtag.report.plots import froc_plot, presence_plots, reliability_plot
+from radtag.summary import FROC_BY, PixelCounts, operating_points, summarise
 from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
 from radtag.train.run import Run
 from radtag.truth import Mask, Truth, readers_hit, truth_of
@@ -151,6 +152,7 @@ def evaluate(
     pixels = PixelCounts.of(scorer.pixels, list(scorer.patients)) if scorer.outlined else None
     result = {
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
+        **operating_points(table, bootstraps=bootstraps, seed=seed),
         **asked(table, bootstraps=bootstraps, seed=seed),
         **grouped(table, values := values_of(dataset, groups), groups, bootstraps=bootstraps, seed=seed),
         "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out, seen_before)},
@@ -166,7 +168,7 @@ def evaluate(
     write_values(out, values)
     write_fixed(out, fixed)
     replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-    write_report(out / "report.html", result, curves(table), gallery)
+    write_report(out / "report.html", result, curves(table), gallery, plots(table, result))
     return result
 
 
@@ -254,6 +256,7 @@ def pool(
     }
     result = {
         **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
+        **operating_points(table, bootstraps=bootstraps, seed=seed),
         **asked(table, bootstraps=bootstraps, seed=seed),
         **grouped(table, values, [By.parse(text) for text in by], bootstraps=bootstraps, seed=seed),
         "about": about,
@@ -268,7 +271,7 @@ def pool(
     fixed: list[FixedCase] = [case for path in paths for case in read_fixed(path)]
     write_fixed(out, fixed)
     replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-    write_report(out / "report.html", result, curves(table), pooled_gallery(fixed))
+    write_report(out / "report.html", result, curves(table), pooled_gallery(fixed), plots(table, result))
     return result
 
 
@@ -369,6 +372,30 @@ def curves(table: PairTable) -> list[Curve]:
     return found
 
 
+def plots(table: PairTable, result: Mapping[str, Any]) -> dict[str, list[Plot]]:
+    """FROC of each finding with known places, and the reliability of all scores together, by section of the report."""
+    drawn: dict[str, list[Plot]] = {}
+    points: Mapping[str, Any] = result.get("froc", {"findings": {}})
+    cases = {key: table.cases(rule)[0] for key, rule in FROC_BY.items()} if points["findings"] else {}
+    for number, (finding, of) in enumerate(points["findings"].items()):
+        lesions = of["froc"][0]["n"]
+        if not lesions:
+            continue
+        low, high = (np.array([one[side] for one in of["froc"]], dtype=np.float64) for side in ("low", "high"))
+        lines = [(one.false_per_image, one.sensitivity) for one in (case.of(number) for case in cases.values())]
+        images = int(np.count_nonzero(cases["froc"].finding == number))
+        said = f"{counted(lesions, 'true box[es]', ',')} in {counted(images, 'image[s]', ',')}"
+        drawn.setdefault("detections", []).append(
+            Plot(finding, said, froc_plot(lines, points["false_per_image"], low, high, finding))
+        )
+    known = ~np.isnan(table["label"])
+    label, score = table["label"][known], table["score"][known]
+    if 0 < label.sum() < len(label):
+        said = f"{thousands(len(label))} scores of images"
+        drawn["calibration"] = [Plot("All findings", said, reliability_plot(label, score, "All findings"))]
+    return drawn
+
+
 class _Lungs(NamedTuple):
     """Lungs of an image, in original pixels: as the data set has them, and as estimated where that is asked for."""
 
@@ -445,6 +472,8 @@ class _Scorer:
                 "marked": _marked(tag, where) if known else float("nan"),
                 "located": 0.0,
             }
+            if label == 0:
+                row |= measured.false_detections(tag)
             if label != 1:
                 self.unlabelled += bool(len(record.boxes_xyxy.get(finding, ())))
             else:
@@ -490,6 +519,8 @@ class _Scorer:
             "iou_boxes": union.iou[0],
             "box_iou": boxes.best_iou(truth.boxes_xyxy, np.array(tag.boxes).reshape(-1, 4)),
             "box_share": int(union.boxes_px[0]) / map_.size,
+            "pointing_game": measured.near(peak, truth),
+            **measured.detections(tag, map_, truth),
             "pointing_readers": readers_hit(record, tag.finding, truth),
         }
         if near is not None:
@@ -511,6 +542,7 @@ class _Scorer:
                 "precision": float(shared.precision),
                 "poi": float(shared.poi),
                 "mask_share": float(true.mean()),
+                **measured.against_outline(tag, map_, truth.mask, peak, where),
             }
         return row
 

@@ -303,4 +303,4 @@ def _only_lesions(table: PairTable, of_group: NDArray[np.bool_]) -> PairTable:
         numbers[name] = np.where(out, np.nan, numbers[name])
     numbers["located"] = np.where(out, 0.0, numbers["located"])
     ious = tuple(() if gone else own for own, gone in zip(table.box_iou, out.tolist(), strict=True))
-    return PairTable(table.text, numbers, ious)
+    return PairTable(table.text, numbers, ious, table.detections)

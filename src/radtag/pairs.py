@@ -15,6 +15,17 @@
   area_outside_lungs: the same of a map spread evenly, which is the share of the image outside the lungs
 - box_share: the share of the image in the union of the true boxes
 - pointing_readers: 1 where a point that a reader set lies in the truth, 0 where none does; empty where nobody was asked
+- pointing_game: as pointing, with a margin of 15 pixels; hit_rate: 1 where the map's first maximum lies on the outline
+- iou_otsu: of CheXlocalize's Otsu mask with the true mask, empty where there is none; ncc: of the map with the outline
+- boundary_px, hd95_px: mean and 95th percentile of the distances between the boundaries of mask and true mask;
+  boundary_mm, hd95_mm: the same where the image's file tells the size of a pixel
+- proposed: how many boxes are proposed, in pairs labelled 0 and in those whose place is known
+
+Of these boxes, at most the ``MOST_DETECTIONS`` highest, separated by ";" and highest first:
+
+- detection_score: the map's maximum within
+- detection_point: 1 where that point lies in a true box (the first of several in one; the others are -1), else 0
+- detection_0.3, detection_0.5: 1 where the box takes a true one, by at least this IoU, else 0
 
 In an evaluation ``inside`` the lungs, marked and the columns against the true mask count the pixels in there alone.
 """
@@ -32,6 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radtag.errors import BadData
+from radtag.metrics import froc
 
 TEXT = ("image", "patient", "split", "finding")
 NUMBERS = (
@@ -59,12 +71,29 @@ NUMBERS = (
     "area_outside_lungs",
     "box_share",
     "pointing_readers",
+    "pointing_game",
+    "hit_rate",
+    "iou_otsu",
+    "ncc",
+    "boundary_px",
+    "hd95_px",
+    "boundary_mm",
+    "hd95_mm",
+    "proposed",
 )
-COLUMNS = (*TEXT, *NUMBERS[:-10], "box_iou", *NUMBERS[-10:])
-LATER = ("map_outside_lungs", "area_outside_lungs", "box_share", "pointing_readers")
+DETECTIONS = ("detection_score", "detection_point", "detection_0.3", "detection_0.5")
+"""What is kept of a detection: its score, and whether it is a hit by each rule."""
+MOST_DETECTIONS = 100
+"""Of a pair, as in COCO."""
+DETECTION_IOUS = (0.3, 0.5)
+_BOXES_AT = NUMBERS.index("poi_matched")
+COLUMNS = (*TEXT, *NUMBERS[:_BOXES_AT], "box_iou", *NUMBERS[_BOXES_AT:], *DETECTIONS)
+LATER = (*NUMBERS[NUMBERS.index("map_outside_lungs") :], *DETECTIONS)
 """Columns that files of earlier versions lack, which reads as undefined."""
 
 Values = NDArray[np.float64]
+Detection = tuple[float, ...]
+"""As ``DETECTIONS`` names its numbers."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +104,13 @@ class PairTable:
         text: per name of ``TEXT``, (pair,) strings.
         numbers: per name of ``NUMBERS``, (pair,) float64, NaN = empty.
         box_iou: per pair, the best IoU of each of its true boxes.
+        detections: per pair, of each of its detections the numbers of ``DETECTIONS``, the highest score first.
     """
 
     text: Mapping[str, NDArray[np.str_]]
     numbers: Mapping[str, Values]
     box_iou: tuple[tuple[float, ...], ...]
+    detections: tuple[tuple[Detection, ...], ...]
 
     def __len__(self) -> int:
         return len(self.box_iou)
@@ -98,16 +129,19 @@ class PairTable:
         text: dict[str, list[str]] = {name: [] for name in TEXT}
         numbers: dict[str, list[float]] = {name: [] for name in NUMBERS}
         boxes: list[tuple[float, ...]] = []
+        found: list[tuple[Detection, ...]] = []
         for row in rows:
             for name in TEXT:
                 text[name].append(row.get(name, ""))
             for name in NUMBERS:
                 numbers[name].append(row.get(name, float("nan")))
             boxes.append(tuple(row.get("box_iou", ())))
+            found.append(tuple(row.get("detections", ())))
         return cls(
             {name: np.array(values, dtype=np.str_) for name, values in text.items()},
             {name: np.array(values, dtype=np.float64) for name, values in numbers.items()},
             tuple(boxes),
+            tuple(found),
         )
 
     def take(self, at: NDArray[Any]) -> PairTable:
@@ -117,6 +151,7 @@ class PairTable:
             {name: values[indices] for name, values in self.text.items()},
             {name: values[indices] for name, values in self.numbers.items()},
             tuple(self.box_iou[i] for i in indices),
+            tuple(self.detections[i] for i in indices),
         )
 
     @classmethod
@@ -126,7 +161,36 @@ class PairTable:
             {name: np.concatenate([table.text[name] for table in tables]) for name in TEXT},
             {name: np.concatenate([table.numbers[name] for table in tables]) for name in NUMBERS},
             tuple(ious for table in tables for ious in table.box_iou),
+            tuple(found for table in tables for found in table.detections),
         )
+
+    def detection_pairs(self) -> NDArray[np.int64]:
+        """The pairs (k,) whose detections are hits or false: those labelled 0, and those whose place is known.
+
+        Pairs of files of earlier versions, which have no detections, are among them; their ``proposed`` is NaN.
+        """
+        boxed = np.array([bool(ious) for ious in self.box_iou], dtype=bool)
+        return np.flatnonzero((self["label"] == 0) | ((self["located"] == 1) & boxed))
+
+    def cases(self, by: str) -> tuple[froc.Cases, NDArray[np.int64]]:
+        """Detections and lesions, for FROC and average precision.
+
+        Args:
+            by: which rule tells a hit, a name of ``DETECTIONS``.
+
+        Returns:
+            The cases, and the pair of each (case,): those of :meth:`detection_pairs` that have detections.
+        """
+        at = self.detection_pairs()
+        at = at[~np.isnan(self["proposed"][at])]
+        column = DETECTIONS.index(by)
+        counts = np.array([len(self.detections[i]) for i in at.tolist()], dtype=np.int64)
+        flat = np.array([(one[0], one[column]) for i in at.tolist() for one in self.detections[i]], dtype=np.float64)
+        score, kind = flat.reshape(-1, 2).T
+        lesions = np.array([len(self.box_iou[i]) for i in at.tolist()], dtype=np.int64)
+        number = {name: i for i, name in enumerate(self.findings)}
+        finding = np.array([number[name] for name in self["finding"][at].tolist()], dtype=np.int64)
+        return froc.Cases(kind.astype(np.int8), score, np.repeat(np.arange(len(at)), counts), lesions, finding), at
 
     def write(self, path: Path) -> None:
         """As ``pairs.csv``; whole or not at all."""
@@ -138,6 +202,8 @@ class PairTable:
                 columns.append(self.text[name].tolist())
             elif name == "box_iou":
                 columns.append(";".join(map(_cell, ious)) for ious in self.box_iou)
+            elif name in DETECTIONS:
+                columns.append(self._cells(DETECTIONS.index(name)))
             else:
                 columns.append(map(_cell, self.numbers[name].tolist()))
         try:
@@ -150,6 +216,9 @@ class PairTable:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+    def _cells(self, of: int) -> Iterator[str]:
+        return (";".join(_cell(one[of]) for one in found) for found in self.detections)
 
     @classmethod
     def read(cls, path: Path) -> PairTable:
@@ -172,10 +241,15 @@ def _rows(path: Path, reader: Iterable[Mapping[str, str]]) -> Iterator[dict[str,
     for line, row in enumerate(reader, start=2):
         try:
             numbers = {name: float(row[name]) if row.get(name) else float("nan") for name in NUMBERS}
-            boxes = tuple(float(one) for one in row["box_iou"].split(";") if one)
+            boxes = _several(row["box_iou"])
+            found = tuple(zip(*(_several(row.get(name) or "") for name in DETECTIONS), strict=True))
         except (TypeError, ValueError, AttributeError) as error:
             raise BadData(f"{path}, line {line}: {error}. Write it again with radtag evaluate.") from error
-        yield {**{name: row[name] for name in TEXT}, **numbers, "box_iou": boxes}
+        yield {**{name: row[name] for name in TEXT}, **numbers, "box_iou": boxes, "detections": found}
+
+
+def _several(cell: str) -> tuple[float, ...]:
+    return tuple(float(one) for one in cell.split(";")) if cell else ()
 
 
 def _cell(value: float) -> str:

@@ -4,8 +4,9 @@
      "micro": {METRIC: {...}}, "macro": {METRIC: {...}}}
 
 What each METRIC is stands in :mod:`radtag.report.definitions`. Undefined numbers are null. ``n`` counts what a number
-rests on: pairs of image and finding (true boxes for ``box_*``; findings for macro); ``undefined`` counts what belongs
-but has no value (for ``auroc`` and ``average_precision`` the pairs whose label is unknown).
+rests on: pairs of image and finding (true boxes for ``box_*``, ``froc*`` and ``ap_*``; findings for macro);
+``undefined`` counts what belongs but has no value (for ``auroc``, ``average_precision`` and ``ece`` the pairs whose
+label is unknown).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radtag.errors import BadData
-from radtag.metrics import Estimates, PixelRanking, Replicates, Resampling, bootstrap, boxes
-from radtag.pairs import PairTable
-from radtag.report.definitions import BOX_THRESHOLDS, DEFINITIONS, REGION_THRESHOLDS
+from radtag.metrics import Estimates, PixelRanking, Replicates, Resampling, bootstrap, boxes, froc
+from radtag.pairs import DETECTION_IOUS, PairTable
+from radtag.report.definitions import BOX_ACCURACY_THRESHOLDS, BOX_THRESHOLDS, DEFINITIONS, REGION_THRESHOLDS
+
+FROC_BY = {"froc": "detection_point", "froc_0.3": "detection_0.3"}
+"""By which column of detections each FROC tells a hit."""
 
 Values = NDArray[np.float64]
 
@@ -164,6 +168,8 @@ def _measures(
     yield "sensitivity", mean(table["positive"], positive)
     yield "specificity", mean(1 - table["positive"], negative)
     yield "brier", mean((score - label) ** 2, positive | negative)
+    if not ((score < 0) | (score > 1)).any():  # scores that anyone made may be no probabilities
+        yield "ece", partial(bootstrap.calibration_error, label, score, finding, count, resampling)
 
     located = table["located"] == 1
     if located.any():
@@ -181,6 +187,9 @@ def _measures(
         for i, threshold in enumerate(BOX_THRESHOLDS):
             rows = _rows(resampling, boxed)
             yield f"box_{threshold:g}", partial(bootstrap.mean, found[:, i], finding[boxed], count, rows)
+        best = np.array([max(ious, default=np.nan) for ious in table.box_iou])
+        fits = np.mean([best >= threshold for threshold in BOX_ACCURACY_THRESHOLDS], axis=0)
+        yield "box_accuracy_v2", mean(np.where(np.isnan(best), np.nan, fits), located)
 
     outlined = located & ~np.isnan(table["mask_share"])
     if outlined.any():
@@ -189,6 +198,27 @@ def _measures(
             yield "pixel_ap", partial(pixels.ranking, resampling, number)
         for name in ("poi_matched", "dice", "iou", "precision", "poi"):
             yield name, mean(table[name], outlined)
+        # CheXlocalize: a mask of nothing has no value where only what is found counts, and is 0 where all counts.
+        yield "miou", mean(np.where(np.isnan(table["precision"]), np.nan, table["iou"]), outlined)
+        known = np.isin(finding, finding[outlined]) & negative
+        false_alarm = np.where(table["marked"] > 0, 0.0, np.nan)
+        yield "miou_all", mean(np.where(outlined, table["iou"], false_alarm), outlined | known)
+
+    # Of what evaluations of earlier versions lack, nothing is said where all are such.
+    detected = ~np.isnan(table["proposed"])
+    if (located & detected).any():
+        yield "pointing_game", mean(table["pointing_game"], located)
+        for key, rule in FROC_BY.items():
+            yield key, partial(_froc, table, rule, resampling)
+        for threshold in DETECTION_IOUS:
+            yield f"ap_{threshold:g}", partial(_detection_precision, table, f"detection_{threshold:g}", resampling)
+    if (outlined & detected).any():
+        for name, column in (("hit_rate", "hit_rate"), ("miou_otsu", "iou_otsu"), ("ncc", "ncc")):
+            yield name, mean(table[column], outlined)
+        for name in ("boundary", "hd95"):
+            yield f"{name}_px", mean(table[f"{name}_px"], outlined)
+            if not np.isnan(table[f"{name}_mm"][outlined]).all():
+                yield f"{name}_mm", mean(table[f"{name}_mm"], outlined)
 
     lunged = located & ~np.isnan(table["area_outside_lungs"])
     if lunged.any():
@@ -200,6 +230,55 @@ def _measures(
         yield "healthy_marked", mean(marked, negative)
         yield "healthy_any", mean(np.where(np.isnan(marked), np.nan, marked > 0), negative)
         yield "healthy_peak", mean(table["map_max"], negative)
+
+
+def _froc(table: PairTable, rule: str, resampling: Resampling) -> Replicates:
+    """The mean sensitivity at 1/8 to 8 false detections per image."""
+    cases, at = table.cases(rule)
+    found = bootstrap.mean_of(bootstrap.froc(cases, len(table.findings), _rows(resampling, at)))
+    return _with_unknown(found, table)
+
+
+def _detection_precision(table: PairTable, rule: str, resampling: Resampling) -> Replicates:
+    cases, at = table.cases(rule)
+    return _with_unknown(bootstrap.detection_precision(cases, len(table.findings), _rows(resampling, at)), table)
+
+
+def _with_unknown(found: Replicates, table: PairTable) -> Replicates:
+    """Counts the lesions of which no detections are known."""
+    at = table.detection_pairs()
+    at = at[np.isnan(table["proposed"][at])]
+    lesions = np.array([len(table.box_iou[i]) for i in at.tolist()], dtype=np.int64)
+    each = [int(lesions[table["finding"][at] == name].sum()) for name in table.findings]
+    return replace(found, undefined=np.array([*each, sum(each)], dtype=np.int64))
+
+
+def operating_points(table: PairTable, *, bootstraps: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """What FROC is the mean of, ``{"froc": {...}}``, or nothing where there are no detections.
+
+        {"froc": {"false_per_image": [0.125 ... 8], "findings": {NAME: {KEY: [ESTIMATE ...]}}, "micro": {KEY: [...]}}}
+
+    KEY is one of ``FROC_BY``; an ESTIMATE, as elsewhere, is the sensitivity at that many false detections per image.
+
+    Args:
+        table: pairs, image by image.
+        bootstraps: draws of patients for the intervals; 0 gives values without intervals.
+        seed: of the draws.
+    """
+    if not ((table["located"] == 1) & ~np.isnan(table["proposed"])).any():
+        return {}
+    resampling = Resampling(table["patient"].tolist(), replicates=max(bootstraps, 1), seed=seed)
+    empty = {} if bootstraps else {"low": None, "high": None}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in (*table.findings, "")}
+    for key, rule in FROC_BY.items():
+        cases, at = table.cases(rule)
+        rates = bootstrap.froc(cases, len(table.findings), _rows(resampling, at))
+        estimates = [_with_unknown(one, table).estimates() for one in rates]
+        for i, name in enumerate(found):
+            each = [one.per_finding[i] if name else one.micro for one in estimates]
+            found[name][key] = [{**one.to_dict(), **empty} for one in each]
+    micro = found.pop("")
+    return {"froc": {"false_per_image": list(froc.FALSE_PER_IMAGE), "findings": found, "micro": micro}}
 
 
 def summarise(
@@ -308,7 +387,7 @@ def in_common(tables: Sequence[PairTable]) -> list[PairTable]:
         for name, missing in undefined.items():
             numbers[name] = np.where(missing, np.nan, numbers[name])
         ious = tuple(own if has else () for own, has in zip(table.box_iou, boxed, strict=True))
-        return PairTable({**table.text, "patient": a["patient"]}, numbers, ious)
+        return PairTable({**table.text, "patient": a["patient"]}, numbers, ious, table.detections)
 
     return [cut(table) for table in taken]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from radtag.report.definitions import BY_KEY, DEFINITIONS, QUESTIONS, Definition
+from radtag.report.definitions import BY_KEY, DEFINITIONS, DISTANCES, PERCENT, QUESTIONS, Definition
 from radtag.report.page import (
     Colours,
     Picture,
@@ -26,7 +26,7 @@ from radtag.report.page import (
 )
 from radtag.report.plots import differences
 
-HEADLINES = ("auroc", "pointing", "iobb_0.25", "box_0.5", "poi_matched", "dice", "healthy_marked")
+HEADLINES = ("auroc", "pointing", "iobb_0.25", "box_0.5", "poi_matched", "dice", "healthy_marked", "froc")
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,18 @@ def _each_once(words: Iterable[str]) -> list[str]:
 
 def _differences(name: str, first: str, apart: Mapping[str, Any], total: str) -> dict[str, Any]:
     keys = [one for one in DEFINITIONS if is_defined(apart[total].get(one.key))]
-    nan = float("nan")
 
-    def column(side: str) -> Any:
-        values = [apart[total][one.key][side] for one in keys]
-        return np.array([nan if value is None else value for value in values])
+    def plot(some: Sequence[Definition], title: str) -> Any:
+        value, low, high = (
+            np.array([apart[total][one.key][side] for one in some], dtype=np.float64)
+            for side in ("value", "low", "high")
+        )
+        names = [one.title + (" ↓" if one.better == "lower" else "") for one in some]
+        verdicts = [_verdict(one, apart[total][one.key]) for one in some]
+        return safe(differences(names, value, low, high, title, verdicts))
 
+    shares = [one for one in keys if one.key not in DISTANCES]
+    lengths = [one for one in keys if one.key in DISTANCES]
     columns = [one for one in keys if one.key in HEADLINES]
     about = apart["about"]
     return {
@@ -173,18 +179,11 @@ def _differences(name: str, first: str, apart: Mapping[str, Any], total: str) ->
             " it is worse. A number that one of the two does not have for a pair (the precision of an empty mask) is"
             " compared on the pairs where both have it."
         ),
-        "svg": safe(
-            differences(
-                [one.title + (" ↓" if one.better == "lower" else "") for one in keys],
-                column("value"),
-                column("low"),
-                column("high"),
-                f"{name} − {first}",
-                [_verdict(one, apart[total][one.key]) for one in keys],
-            )
-        ),
+        "plots": [
+            plot(some, f"{name} − {first}{said}") for some, said in ((shares, ""), (lengths, ", distances")) if some
+        ],
         "columns": [
-            {"title": one.title + (", % points" if unit_of(one.key) else ""), "unit": f"±{unit_of(one.key)}"}
+            {"title": one.title + (", % points" if one.key in PERCENT else ""), "unit": f"±{unit_of(one.key)}"}
             for one in columns
         ],
         "rows": [
@@ -219,7 +218,7 @@ def _lede(names: Sequence[str], apart: Sequence[Mapping[str, Any]], total: str) 
                 continue
             assert entry is not None
             unit = unit_of(key)
-            size = figure(entry["value"], f"±{unit}") + (" % points" if unit else "")
+            size = figure(entry["value"], f"±{unit}") + (" % points" if unit == "%" else "")
             (better if verdict == "better" else worse).append(f"{BY_KEY[key].title} ({size})")
         found = [
             f"is {word} {names[0]} in {', '.join(of)}" for word, of in (("ahead of", better), ("behind", worse)) if of

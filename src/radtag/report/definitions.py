@@ -9,7 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Group = Literal["presence", "points", "regions", "boxes", "masks", "lungs", "healthy"]
+Group = Literal[
+    "presence",
+    "points",
+    "regions",
+    "boxes",
+    "masks",
+    "lungs",
+    "healthy",
+    "detections",
+    "distances",
+    "published",
+    "calibration",
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,10 @@ SHORT: dict[Group, str] = {
     "masks": "Outlines",
     "lungs": "Lungs",
     "healthy": "Healthy images",
+    "detections": "False marks",
+    "distances": "Distances",
+    "published": "Benchmarks",
+    "calibration": "Calibration",
 }
 """What the questions are called in a row of links."""
 
@@ -72,10 +88,34 @@ QUESTIONS: dict[Group, tuple[str, str]] = {
         "Does a healthy image stay dark?",
         "Images labelled free of the finding: nothing should be marked there.",
     ),
+    "detections": (
+        "How many false marks does a found lesion cost?",
+        "Each proposed box is a mark, scored by the map's highest value in it. Marks are taken from the highest score"
+        " down, on images with the finding and without it: how many lesions are found by the time there is a given"
+        " number of false marks per image?",
+    ),
+    "distances": (
+        "How far off is the outline?",
+        "Distances between the edge of the proposed mask and that of the true one, both ways; 0 is perfect. A pair of"
+        " which nothing is proposed has no edge, and is counted as undefined.",
+    ),
+    "published": (
+        "By the rules of published benchmarks",
+        "The same maps by the definitions of others, to be set beside their numbers. Nothing is chosen on these images:"
+        " masks are cut by the run's threshold, or by each map's own (Otsu).",
+    ),
+    "calibration": (
+        "Does a score of 0.8 mean 80 %?",
+        "Whether scores can be read as probabilities. The curves of each finding are further down.",
+    ),
 }
+EXPLAINED: frozenset[Group] = frozenset({"detections", "distances", "published", "calibration"})
+"""Questions whose numbers are explained beneath their table."""
 
 REGION_THRESHOLDS = (0.1, 0.25, 0.5)
 BOX_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
+BOX_ACCURACY_THRESHOLDS = (0.3, 0.5, 0.7)
+"""Of MaxBoxAccV2."""
 
 
 def _definitions() -> tuple[Definition, ...]:
@@ -105,13 +145,6 @@ def _definitions() -> tuple[Definition, ...]:
             "Specificity",
             "presence",
             "Share of negative images whose score stays below the run's threshold.",
-        ),
-        Definition(
-            "brier",
-            "Brier score",
-            "presence",
-            "Mean squared difference between score and label; 0 is perfect, and lower is better.",
-            "lower",
         ),
         Definition(
             "pointing",
@@ -171,7 +204,8 @@ def _definitions() -> tuple[Definition, ...]:
             "pixel_ap",
             "Pixel AP",
             "masks",
-            "Average precision of the map's values over all pixels of the images with a true mask.",
+            "Average precision of the map's values over all pixels of the images with a true mask: the PxAP of Choe et"
+            " al. 2020, on one scale for all maps.",
         ),
         Definition(
             "poi_matched",
@@ -225,6 +259,127 @@ def _definitions() -> tuple[Definition, ...]:
             "Mean over negative images of the map's highest value, on its absolute scale from 0 to 1.",
             "lower",
         ),
+        Definition(
+            "froc",
+            "FROC score",
+            "detections",
+            "Mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false marks per image; a mark is true if its highest"
+            " point lies in a true box (on the outline where there are no boxes), and further marks on the same lesion"
+            " cost nothing.",
+        ),
+        Definition(
+            "froc_0.3",
+            "FROC, IoU ≥ 0.3",
+            "detections",
+            "The same where a mark is true only if its box takes a true box of its own with an intersection over union"
+            " of at least 0.3.",
+        ),
+        Definition(
+            "ap_0.3",
+            "Box AP, IoU ≥ 0.3",
+            "detections",
+            "COCO's average precision of the marks: precision along rising recall, where a mark is true if its box"
+            " takes a true box of its own with an intersection over union of at least 0.3.",
+        ),
+        Definition(
+            "ap_0.5",
+            "Box AP, IoU ≥ 0.5",
+            "detections",
+            "The same at an intersection over union of at least 0.5.",
+        ),
+        Definition(
+            "boundary_px",
+            "Mean distance, px",
+            "distances",
+            "Mean distance from each point of one edge to the nearest of the other, in pixels of the original image.",
+            "lower",
+        ),
+        Definition(
+            "hd95_px",
+            "HD95, px",
+            "distances",
+            "The distance that 95 % of an edge's points stay within, the greater of both ways (Hausdorff 95 %), in"
+            " pixels.",
+            "lower",
+        ),
+        Definition(
+            "boundary_mm",
+            "Mean distance, mm",
+            "distances",
+            "Mean distance in millimetres, of the images whose file tells the size of a pixel.",
+            "lower",
+        ),
+        Definition(
+            "hd95_mm",
+            "HD95, mm",
+            "distances",
+            "Hausdorff 95 % in millimetres, of the images whose file tells the size of a pixel.",
+            "lower",
+        ),
+        Definition(
+            "pointing_game",
+            "Pointing game",
+            "published",
+            "Share of pairs whose map has its first maximum in the lesion, or within 15 pixels of it (Zhang et al."
+            " 2018).",
+        ),
+        Definition(
+            "hit_rate",
+            "Hit rate",
+            "published",
+            "Share of outlined pairs whose map has its first maximum on the outlined lesion (CheXlocalize, Saporta et"
+            " al. 2022).",
+        ),
+        Definition(
+            "miou_otsu",
+            "mIoU, Otsu",
+            "published",
+            "CheXlocalize's mean IoU: each map is stretched to its own range and cut by Otsu's threshold; only pairs"
+            " with the lesion outlined and something marked count.",
+        ),
+        Definition(
+            "miou",
+            "mIoU, found only",
+            "published",
+            "Mean IoU of the run's own masks over the outlined pairs in which something is marked: CheXlocalize's “true"
+            " positives only”, at a threshold from validation images. A missed lesion costs nothing.",
+        ),
+        Definition(
+            "miou_all",
+            "mIoU, all",
+            "published",
+            "The same over all pairs: a missed lesion is 0, and so is an image free of the finding in which anything is"
+            " marked.",
+        ),
+        Definition(
+            "box_accuracy_v2",
+            "BoxAcc V2",
+            "published",
+            "Share of pairs in which a proposed box overlaps a true one with an IoU of at least 0.3, 0.5 and 0.7, the"
+            " mean of the three: MaxBoxAccV2 (Choe et al. 2020) at the run's threshold, where theirs is the best for"
+            " the images scored.",
+        ),
+        Definition(
+            "ncc",
+            "NCC",
+            "published",
+            "Normalised cross-correlation of map and true mask, from −1 to 1 (VA-GAN, Baumgartner et al. 2018).",
+        ),
+        Definition(
+            "ece",
+            "Calibration error",
+            "calibration",
+            "Expected calibration error: the gap between score and share of positives in 15 bins of equal width,"
+            " weighed by their images; 0 is perfect, and few images make it larger by chance.",
+            "lower",
+        ),
+        Definition(
+            "brier",
+            "Brier score",
+            "calibration",
+            "Mean squared difference between score and label; 0 is perfect, and lower is better.",
+            "lower",
+        ),
     ]
     return tuple(rows)
 
@@ -232,5 +387,7 @@ def _definitions() -> tuple[Definition, ...]:
 DEFINITIONS = _definitions()
 BY_KEY = {one.key: one for one in DEFINITIONS}
 
+DISTANCES = {one.key: one.key.rsplit("_", 1)[1] for one in DEFINITIONS if one.group == "distances"}
+"""Keys of what is no share, with its unit; printed with one decimal, and never on one axis with shares."""
 PERCENT = frozenset({"healthy_marked", "healthy_any"})
 """Keys of what is printed as a percentage everywhere: small shares, which two decimals would hide."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from radtag.data.seen import sentences
-from radtag.report.definitions import DEFINITIONS, PERCENT, QUESTIONS, SHORT
+from radtag.report.definitions import BY_KEY, DEFINITIONS, DISTANCES, EXPLAINED, PERCENT, QUESTIONS, SHORT
 from radtag.report.plots import forest
 
 Metrics = Mapping[str, Mapping[str, Any]]
@@ -93,12 +93,22 @@ class Curve:
     svg: str
 
 
+@dataclass(frozen=True)
+class Plot:
+    """An inline plot with its name, and what it rests on in words."""
+
+    name: str
+    caption: str
+    svg: str
+
+
 def figure(value: float | None, unit: str = "") -> str:
     """A number as the tables print it.
 
     Args:
         value: a share, mostly; None = undefined.
-        unit: "" gives three decimals, "%" a percentage, "±" a signed difference, "±%" one in percentage points.
+        unit: "" gives three decimals, "%" a percentage, "px" and "mm" one decimal, "±" before one a signed difference
+            ("±%" in percentage points).
     """
     if value is None:
         return "–"
@@ -107,18 +117,21 @@ def figure(value: float | None, unit: str = "") -> str:
 
 def span(low: float, high: float, unit: str = "") -> str:
     """An interval as the tables print it."""
-    if unit.startswith("±"):
+    if unit.startswith("±") or low < 0:
         return f"{_digits(low, unit)} to {_digits(high, unit)}"
     return f"{_digits(low, unit)}–{_digits(high, unit)}" + (" %" if unit == "%" else "")
 
 
 def _digits(value: float, unit: str) -> str:
+    if unit.endswith(("px", "mm")):
+        text = f"{value:+.1f}" if unit.startswith("±") else f"{value:.1f}"
+        return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
     if unit == "%":
         return f"{100 * value:.1f}" if value >= 0.1 else f"{100 * value:.2f}"
     if unit.startswith("±"):
         text = f"{100 * value:+.2f}" if unit == "±%" else f"{value:+.3f}"
         return text[1:] if float(text) == 0 else text.replace("-", "−")
-    return f"{value:.3f}"
+    return f"{value:.3f}".replace("-", "−")
 
 
 def thousands(value: float | None) -> str:
@@ -126,7 +139,13 @@ def thousands(value: float | None) -> str:
     return "–" if value is None else f"{int(value):,}".replace(",", "\u2009")
 
 
-def write_report(path: Path, result: Mapping[str, Any], curves: Sequence[Curve], gallery: Gallery) -> None:
+def write_report(
+    path: Path,
+    result: Mapping[str, Any],
+    curves: Sequence[Curve],
+    gallery: Gallery,
+    plots: Mapping[str, Sequence[Plot]] | None = None,
+) -> None:
     """Writes the page of one evaluation.
 
     Args:
@@ -134,10 +153,21 @@ def write_report(path: Path, result: Mapping[str, Any], curves: Sequence[Curve],
         result: the content of ``metrics.json``.
         curves: plots per finding.
         gallery: pictures.
+        plots: further ones, by the section they stand in: "detections" or "calibration".
     """
     about = result["about"]
     sections = [
-        {"id": group, "title": title, "short": SHORT[group], "text": text, "table": table}
+        {
+            "id": group,
+            "title": title,
+            "short": SHORT[group],
+            "text": text,
+            "table": table,
+            "explained": [BY_KEY[column["key"]] for column in table["columns"]] if group in EXPLAINED else [],
+            "plots": [
+                {"name": one.name, "caption": one.caption, "svg": safe(one.svg)} for one in (plots or {}).get(group, ())
+            ],
+        }
         for group, (title, text) in QUESTIONS.items()
         if (table := _table(result, group, title)) is not None
     ]
@@ -149,6 +179,7 @@ def write_report(path: Path, result: Mapping[str, Any], curves: Sequence[Curve],
         "not_new": sentences(about["seen"]) if about.get("seen", {}).get("rule") == "count" else [],
         "tiles": _tiles(result),
         "sections": sections,
+        "rates": _rates(result),
         "asked": _asked(result),
         "groups": _groups(result),
         "several": len(result["findings"]) > 1,
@@ -226,10 +257,10 @@ def safe(text: str) -> Any:
 
 def unit_of(key: str) -> str:
     """How a metric is printed."""
-    return "%" if key in PERCENT else ""
+    return "%" if key in PERCENT else DISTANCES.get(key, "")
 
 
-_STRIPS = {"auroc": ".5 – 1", "pointing": "0 – 1", "poi_matched": "0 – 1", "box_0.5": "0 – 1"}
+_STRIPS = {"auroc": ".5 – 1", "pointing": "0 – 1", "poi_matched": "0 – 1", "box_0.5": "0 – 1", "froc": "0 – 1"}
 
 
 def _table(result: Mapping[str, Any], group: str, title: str) -> dict[str, Any] | None:
@@ -273,6 +304,10 @@ def _table(result: Mapping[str, Any], group: str, title: str) -> dict[str, Any] 
         "boxes": "True boxes",
         "masks": "Outlined",
         "lungs": "With a lung mask",
+        "detections": "True boxes",
+        "distances": "Outlined and marked",
+        "published": "Located",
+        "calibration": "Known labels",
     }
     several = len(findings) > 1
     return {
@@ -295,6 +330,26 @@ def _table(result: Mapping[str, Any], group: str, title: str) -> dict[str, Any] 
         if several
         else [],
     }
+
+
+def _rates(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The table of sensitivities at so many false marks per image; None where there are none."""
+    value: Mapping[str, Any] | None = result.get("froc")
+    if value is None:
+        return None
+    several = len(value["findings"]) > 1
+    rows = {**value["findings"], **({"Micro": value["micro"]} if several else {})}
+    return {
+        "titles": [_FRACTIONS.get(rate, f"{rate:g}") for rate in value["false_per_image"]],
+        "rows": [
+            {"name": name, "lesions": of["froc"][0]["n"], "entries": of["froc"]}
+            for name, of in rows.items()
+            if is_defined(of["froc"][0])
+        ],
+    }
+
+
+_FRACTIONS = {0.125: "⅛", 0.25: "¼", 0.5: "½"}
 
 
 def _asked(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -320,7 +375,9 @@ def _asked(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-_BY_GROUP = ("auroc", "sensitivity", "specificity", "pointing", "box_0.3", "poi_matched", "dice", "healthy_marked")
+_BY_GROUP = (
+    "auroc", "sensitivity", "specificity", "pointing", "box_0.3", "poi_matched", "dice", "healthy_marked", "froc",
+)  # fmt: skip
 """One number or two for each question, in the tables by group."""
 
 
@@ -345,7 +402,7 @@ def _groups(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "entry": part[total].get(one.key),
                     "unit": unit_of(one.key),
                     "gap": gap.get(one.key),
-                    "gap_unit": "±%" if one.key in PERCENT else "±",
+                    "gap_unit": f"±{unit_of(one.key)}",
                     "verdict": _verdict(gap.get(one.key)),
                 }
                 for one in members

@@ -62,12 +62,73 @@ def presence_plots(
     axes[1].plot(*_thin(*pr), color=_ACCENT, linewidth=1.8, solid_joinstyle="round", drawstyle="steps-pre")
     _square(axes[2], "Score", "Share positive", "Reliability")
     axes[2].plot([0, 1], [0, 1], color=_CHANCE, linewidth=0.8, linestyle=(0, (3, 3)))
-    told, found, low, high, count = reliability(label, score)
-    axes[2].vlines(told, low, high, color=_ACCENT, linewidth=1.1, alpha=0.55)
-    axes[2].plot(told, found, color=_ACCENT, linewidth=1.2, alpha=0.8)
-    size = 10 + 44 * np.sqrt(count / max(float(count.max(initial=1)), 1.0))
-    axes[2].scatter(told, found, s=size, color=_ACCENT, linewidths=0, zorder=3)
+    _told(axes[2], label, score)
     return _svg(figure, f"{name}: ROC curve, precision-recall curve and reliability of {len(label)} images")
+
+
+def reliability_plot(label: FloatArray, score: FloatArray, name: str) -> str:
+    """The reliability of scores alone, with how many images have which score beneath.
+
+    Args:
+        label: (n,) 1 or 0.
+        score: (n,) probabilities.
+        name: what they are of, for readers who hear the page.
+    """
+    figure, (axis,) = _figure(1, 2.7, 2.7)
+    axis.set_position((0.17, 0.16, 0.8, 0.8))
+    _square(axis, "Score", "Share positive", "")
+    axis.plot([0, 1], [0, 1], color=_CHANCE, linewidth=0.8, linestyle=(0, (3, 3)))
+    counts = np.histogram(score, bins=np.linspace(0, 1, 16))[0]
+    axis.bar((np.arange(15) + 0.5) / 15, 0.16 * counts / max(counts.max(initial=0), 1), 0.055, color=_FAINT, zorder=1)
+    _told(axis, label, score)
+    return _svg(figure, f"{name}: reliability of {len(label)} scores")
+
+
+def froc_plot(
+    curves: Sequence[tuple[FloatArray, FloatArray]],
+    at: Sequence[float],
+    low: FloatArray,
+    high: FloatArray,
+    name: str,
+) -> str:
+    """FROC curves of one finding: the first drawn through with its intervals, the second dashed.
+
+    Args:
+        curves: false detections per image and sensitivity along each curve.
+        at: false detections per image of the intervals.
+        low: (k,) lower limit of the first curve's sensitivity there; NaN = none.
+        high: (k,) upper limit.
+        name: the finding, for readers who hear the page.
+    """
+    figure, (axis,) = _figure(1, 2.7, 2.1)
+    axis.set_position((0.17, 0.205, 0.8, 0.765))
+    left, right = min(at) / 1.3, max(at) * 1.3
+    axis.set_xscale("log")
+    for number, (false, sensitivity) in enumerate(curves):
+        # From nothing found at no false detection; what is reached is held to the end.
+        x = np.concatenate([[left / 10], np.maximum(false, left / 10), [right * 10]])
+        y = np.concatenate([[0.0], sensitivity, sensitivity[-1:] if len(sensitivity) else [0.0]])
+        style: dict[str, Any] = {"linewidth": 1.8} if number == 0 else {"linewidth": 1.2, "linestyle": (0, (4, 2))}
+        axis.plot(x, y, color=_ACCENT, drawstyle="steps-post", **style)
+    axis.vlines(at, low, high, color=_ACCENT, linewidth=3.2, alpha=0.35)
+    axis.set(xlim=(left, right), ylim=(-0.015, 1.015), xlabel="False marks per image", ylabel="Lesions found")
+    axis.set_xticks(at, ["⅛", "¼", "½", "1", "2", "4", "8"] if len(at) == 7 else [f"{one:g}" for one in at])
+    axis.minorticks_off()
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", ".5", "", "1"])
+    axis.grid(color=_FAINT, linewidth=0.5, alpha=0.6)
+    axis.set_axisbelow(True)
+    for side in ("right", "top"):
+        axis.spines[side].set_visible(False)
+    return _svg(figure, f"{name}: FROC curve, lesions found against false marks per image")
+
+
+def _told(axis: Any, label: FloatArray, score: FloatArray) -> None:
+    """Draws reliability: a dot a bin, larger where it holds more, with the interval of what was found."""
+    told, found, low, high, count = reliability(label, score)
+    axis.vlines(told, low, high, color=_ACCENT, linewidth=1.1, alpha=0.55)
+    axis.plot(told, found, color=_ACCENT, linewidth=1.2, alpha=0.8)
+    size = 10 + 44 * np.sqrt(count / max(float(count.max(initial=1)), 1.0))
+    axis.scatter(told, found, s=size, color=_ACCENT, linewidths=0, zorder=3)
 
 
 def reliability(

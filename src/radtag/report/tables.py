@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from radtag.report.definitions import BY_KEY, PERCENT
+from radtag.report.definitions import BY_KEY, DISTANCES, PERCENT
 
 VALUES = (
     "source", "method", "finding", "metric", "value", "low", "high", "n", "undefined", "rank", "spread", "seeds",
@@ -99,7 +99,7 @@ def figure(value: float | None, key: str) -> str:
     """A metric's value with as many digits as mean something, a dash where it is undefined."""
     if value is None:
         return "–"
-    return f"{100 * value:.1f}%" if key in PERCENT else f"{value:.3f}"
+    return f"{100 * value:.1f}%" if key in PERCENT else f"{value:.{1 if key in DISTANCES else 3}f}"
 
 
 def tex(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from radtag.report.definitions import BY_KEY, PERCENT
+from radtag.report.definitions import BY_KEY, DISTANCES, PERCENT
 
 MAIN = ("auroc", "pointing", "box_0.3", "dice", "healthy_marked")
 """One number for each question an evaluation answers."""
@@ -25,7 +25,7 @@ def metrics_table(result: Mapping[str, Any], metrics: Sequence[str] = MAIN) -> T
     table = _table("finding", *(BY_KEY[key].title for key in shown))
     for name, part in parts.items():
         style = "bold" if part in (result["macro"], result["micro"]) else None
-        table.add_row(name, *(_cell(part.get(key), percent=key in PERCENT) for key in shown), style=style)
+        table.add_row(name, *(_cell(part.get(key), key) for key in shown), style=style)
     return table
 
 
@@ -48,9 +48,9 @@ def comparison_table(value: Mapping[str, Any], metrics: Sequence[str] = MAIN, *,
             findings = value["evaluations"][0]["findings"]
             rows |= {f"  {name}": [part["findings"].get(name, {}).get(key) for part in columns] for name in findings}
         for name, entries in rows.items():
-            apart, percent = len(names), key in PERCENT
-            cells = [_cell(one, percent=percent) for one in entries[:apart]]
-            cells += [_cell(one, sign="+", percent=percent) for one in entries[apart:]]
+            apart = len(names)
+            cells = [_cell(one, key) for one in entries[:apart]]
+            cells += [_cell(one, key, sign="+") for one in entries[apart:]]
             table.add_row(name, *cells, style=None if name.startswith("  ") else "bold")
     return table
 
@@ -69,7 +69,7 @@ def benchmark_tables(value: Mapping[str, Any]) -> list[Table]:
             for key in of["metrics"]:
                 entry = one["total"][key]
                 ranked = f" #{entry['rank']}" if entry["rank"] is not None else ""
-                cells.append(_cell(entry, percent=key in PERCENT) + ranked)
+                cells.append(_cell(entry, key) + ranked)
             table.add_row(method, *cells)
         tables.append(table)
     return tables
@@ -87,12 +87,12 @@ def _defined(part: Mapping[str, Any], key: str) -> bool:
     return part.get(key) is not None and part[key]["value"] is not None
 
 
-def _cell(entry: Mapping[str, Any] | None, *, sign: str = "", percent: bool = False) -> str:
-    """``0.84 (0.80-0.88)``, or as a percentage, a dash for what is undefined; ``sign="+"`` for differences."""
+def _cell(entry: Mapping[str, Any] | None, key: str, *, sign: str = "") -> str:
+    """``0.84 (0.80-0.88)``, as the metric is printed; a dash for what is undefined; ``sign="+"`` for differences."""
     if entry is None or entry["value"] is None:
         return "-"
     value, low, high = entry["value"], entry["low"], entry["high"]
-    times, digits, unit = (100, 1, "%") if percent else (1, 2, "")
+    times, digits, unit = (100, 1, "%") if key in PERCENT else (1, 1, "") if key in DISTANCES else (1, 2, "")
     shown = f"{times * value:{sign}z.{digits}f}{unit}"
     if low is None or high is None:
         return shown
