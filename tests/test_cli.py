@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 
 import radtag
 from radtag.cli import app, main
+from radtag.errors import BadData
 
 
 class Result(NamedTuple):
@@ -305,6 +306,32 @@ def test_the_finding_that_means_healthy_can_be_named(call):
         1, "", "Error: --normal fine: pylon learns findings, and has no healthy side. Leave it out.\n"
     )
     assert not Path("x").exists()
+
+
+def test_one_file_of_splits_is_for_all_sources_of_a_training(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for source in ("east", "west"):
+        (tmp_path / source).mkdir()
+        rows = [f"{name}.png,{i % 2}" for i, name in enumerate("abcd")]
+        (tmp_path / source / "table.csv").write_text("\n".join(["image,ill", *rows]) + "\n")
+        for name in "abcd":
+            (tmp_path / source / f"{name}.png").write_text(source + name)
+    rows = ["east:a.png,train", "east:b.png,val", "west:a.png,train", "west:b.png,val", "west:c.png,test"]
+    (tmp_path / "mine.csv").write_text("\n".join(["image,split", *rows]) + "\n")
+    seen = []
+
+    def train(settings: Any, dataset: Any, out: Path, **_: Any) -> None:
+        seen.append({f"{record.path.parent.name}/{record.path.name}": record.split for record in dataset.records})
+        raise BadData("enough")
+
+    monkeypatch.setattr("radtag.train.classify.train", train)
+    both = ("train", "pylon", "csv:east", "--also", "csv:west", "--out", "run", "--weights", "none")
+    assert call(*both, "--splits", "mine.csv").err.endswith("Error: enough\n")
+    of_east = {"east/a.png": "train", "east/b.png": "val", "east/c.png": "", "east/d.png": ""}
+    assert seen == [of_east | {"west/a.png": "train", "west/b.png": "val"}]
+    (tmp_path / "mine.csv").write_text("image,split\na.png,train\n")
+    assert call(*both, "--splits", "mine.csv").err == (
+        "Error: mine.csv line 2: 'a.png' is in east and west. Write east:a.png, say.\n"
+    )
 
 
 def test_one_model_for_the_diseases_of_two_sources(call, tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from radtag.data.check import check_dataset
+from radtag.data.check import check, check_dataset
 from radtag.data.outlines import read_outline
 from radtag.data.sources import SOURCES, load, open_source
 from radtag.errors import BadData, BadSetting
@@ -347,7 +347,7 @@ def test_vindr_sizes_of_originals_may_be_in_the_table_or_nowhere(vindr):
     assert not any("pixels of the images" in note for note in data.notes)
 
 
-def test_vindr_physionet_has_findings_without_boxes_and_a_consensus_for_testing(tmp_path, written):
+def test_vindr_physionet_has_findings_without_boxes_and_a_consensus_for_testing(tmp_path, written, dicom):
     notes = tmp_path / "annotations"
     written(
         notes / "annotations_train.csv",
@@ -364,7 +364,7 @@ def test_vindr_physionet_has_findings_without_boxes_and_a_consensus_for_testing(
     )
     written(notes / "image_labels_test.csv", "image_id,COPD,Edema,Other disease,No finding\nbb,0,1,1,0\ncc,0,0,0,1\n")
     for name in ("train/aa", "test/bb", "test/cc"):
-        written(tmp_path / f"{name}.dicom", name)
+        dicom(tmp_path / f"{name}.dicom")
     data = load(f"vindr:{tmp_path}")
     assert data.findings == ("Edema", "COPD", "Other diseases")
     assert data.labels().tolist() == [[1, 1, 0], [1, 0, 1], [0, 0, 0]]
@@ -510,7 +510,7 @@ def test_tbx11k_what_is_not_its_own_is_refused(tbx11k):
 
 
 @pytest.fixture
-def rsna(tmp_path, written) -> Path:
+def rsna(tmp_path, written, dicom) -> Path:
     """Three labelled images, one of two boxes and so of two rows in both tables, and one that has no row."""
     written(
         tmp_path / "stage_2_train_labels.csv",
@@ -523,8 +523,8 @@ def rsna(tmp_path, written) -> Path:
         "003d8f,Normal\n",
     )
     for image in ("0004cf", "00436a", "003d8f", "ffffff"):
-        written(tmp_path / f"stage_2_train_images/{image}.dcm", image)
-    written(tmp_path / "stage_2_test_images/0000a1.dcm", "test")
+        dicom(tmp_path / f"stage_2_train_images/{image}.dcm")
+    dicom(tmp_path / "stage_2_test_images/0000a1.dcm")
     return tmp_path
 
 
@@ -539,6 +539,15 @@ def test_rsna_classes_boxes_and_what_has_no_row(rsna):
     assert {record.split for record in load(f"rsna:{rsna}").records} == {""}
     assert "1 image is not in stage_2_train_labels.csv and is left out, ffffff first" in data.notes
     assert any(note.startswith("3 images of unknown patients") for note in data.notes)
+
+
+@pytest.mark.parametrize("source", ["rsna", "siim"])
+def test_what_the_check_of_a_challenge_in_dicom_finds(source, request):
+    report = check(f"{source}:{request.getfixturevalue(source)}")
+    kinds = {problem.kind for problem in report.problems if not problem.kind.startswith(("one-class", "no-"))}
+    # Of rsna a file without a row. Of siim a row without a file; its file without a row is alone in a folder: a note.
+    assert kinds == {"rsna": {"images-without-labels"}, "siim": {"labels-without-images"}}[source]
+    assert dict(report.sizes_rc) == {(64, 64): {"rsna": 3, "siim": 2}[source]}
 
 
 def test_rsna_patients_are_those_of_chestxray14_where_the_list_of_originals_is_there(rsna, written):
@@ -570,15 +579,15 @@ def test_rsna_without_classes_there_is_one_finding_and_a_contradiction_is_refuse
 
 
 @pytest.fixture
-def siim(tmp_path, written) -> Path:
+def siim(tmp_path, written, dicom) -> Path:
     """The table with its blanks after commas, two rows for one image, and the deep folders of the download."""
     written(
         tmp_path / "train-rle.csv",
         "ImageId, EncodedPixels\n1.2.3.100,-1\n1.2.3.200, 1025 2 1022 3\n1.2.3.200, 5 1\n1.2.3.300, -1\n",
     )
     for image in ("1.2.3.100", "1.2.3.200", "1.2.3.999"):
-        written(tmp_path / f"dicom-images-train/9.{image}/8.{image}/{image}.dcm", image)
-    written(tmp_path / "dicom-images-test/9/8/1.2.3.7.dcm", "test")
+        dicom(tmp_path / f"dicom-images-train/9.{image}/8.{image}/{image}.dcm")
+    dicom(tmp_path / "dicom-images-test/9/8/1.2.3.7.dcm")
     return tmp_path
 
 
