@@ -354,7 +354,6 @@ def test_validation_images_are_looked_at_once_a_look_and_losses_are_read_rarely(
     assert len(looks) == 1  # of the last look there is nothing left
 
 
-@pytest.mark.parametrize("warm_up", [0, 2])
 def test_of_maps_that_do_not_fit_into_memory_some_are_kept(runs, squares, tmp_path, monkeypatch):
     a_map = 2 * 32 * 32 * 2  # of two findings, float16
     monkeypatch.setattr(loop, "MOST_MAP_BYTES", 3 * a_map)
@@ -369,6 +368,7 @@ def test_of_maps_that_do_not_fit_into_memory_some_are_kept(runs, squares, tmp_pa
     assert any("as many as fit into memory" in limit for limit in run.card["limits"])
 
 
+@pytest.mark.parametrize("warm_up", [0, 2])
 def test_a_game_begins_once(squares, tmp_path, monkeypatch, warm_up):
     """With a warm-up or without: the guide is the critic as it is then."""
     begun = []
