@@ -161,9 +161,10 @@ def chexlocalize(tmp_path, written) -> Path:
     empty = {"size": [6, 8], "counts": [48]}
     # Columns 2 and 3, all six rows of them.
     heart = {"Cardiomegaly": {"size": [6, 8], "counts": [12, 12, 24]}, "Airspace Opacity": empty}
-    written(home / "gt_segmentations_test.json", json.dumps({"patient64741_study1_view1_frontal": heart}))
+    segmented = {"patient64741_study1_view1_frontal": heart, "patient64999_study1_view1_frontal": {}}
+    written(home / "gt_segmentations_test.json", json.dumps(segmented))
     contours = {
-        "patient64741_study1_view1_frontal": {"img_size": [6, 8], "Cardiomegaly": [[[0, 0], [8, 0], [8, 6]]]},
+        "patient64741_study1_view1_frontal": {"img_size": [6, 8], "Cardiomegaly": [[[0, 0], [8, 0], [8, 6]], [[1, 1]]]},
         "patient64741_study1_view2_lateral": {
             "img_size": [6, 8],
             "Cardiomegaly": [

@@ -14,7 +14,7 @@ All are in pixels of the large images. An image is called patient64541_study1_vi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,8 +74,8 @@ def read(*homes: Path) -> tuple[dict[str, Places], list[str]]:
     for home in homes:
         parts = {path.stem.rsplit("_", 1)[1] for path in home.glob("gt_*_*.json")}
         for part in sorted(parts):
-            places = _each(home / f"gt_annotations_{part}.json", lambda entry: _contoured(entry, counts))
-            places |= _each(home / f"gt_segmentations_{part}.json", _segmented)
+            places = _each(home / f"gt_segmentations_{part}.json", _segmented)
+            places |= _each(home / f"gt_annotations_{part}.json", lambda entry: _contoured(entry, counts), places)
             for path in home.glob(f"hb_salient_*{part}.json"):
                 points_of = _each(path, _points)
                 for image, of_image in places.items():
@@ -89,12 +89,14 @@ def read(*homes: Path) -> tuple[dict[str, Places], list[str]]:
     return found, told(counts, _TOLD)
 
 
-def _each(path: Path, value_of: Callable[[dict[str, Any]], Value]) -> dict[str, Value]:
-    """image -> what its entry says; nothing where there is no such file."""
+def _each(path: Path, value_of: Callable[[dict[str, Any]], Value], known: Container[str] = ()) -> dict[str, Value]:
+    """image -> what its entry says, of those not yet known; nothing where there is no such file."""
     values: dict[str, Value] = {}
     for image, entry in read_json(path).items() if path.is_file() else ():
+        if image in known:
+            continue
         try:
-            values[image] = value_of({SPELLINGS.get(name, name): told for name, told in entry.items()})
+            values[image] = value_of({SPELLINGS.get(name, name): value for name, value in entry.items()})
         except (AttributeError, BadData, IndexError, KeyError, TypeError, ValueError) as error:
             raise BadData(f"{path}, {image}: {error}. Get the official file.") from None
     return values
@@ -102,8 +104,8 @@ def _each(path: Path, value_of: Callable[[dict[str, Any]], Value]) -> dict[str, 
 
 def _segmented(entry: dict[str, Any]) -> Places:
     runs = {name: Runs.from_coco(mask) for name, mask in entry.items()}
-    rows, cols = next(iter(runs.values())).size_rc
-    return Places((rows, cols), {name: mask for name, mask in runs.items() if mask.area_px}, {})
+    size_rc = next((mask.size_rc for mask in runs.values()), NOWHERE.size_rc)
+    return Places(size_rc, {name: mask for name, mask in runs.items() if mask.area_px}, {})
 
 
 def _contoured(entry: dict[str, Any], counts: Counter[str]) -> Places:
