@@ -66,7 +66,7 @@ def read_levels(path: Path) -> NDArray[np.uint16] | None:
     """The levels (row, col) of a map as ``radtag tag`` writes it, 65535 = 1; None for any other file.
 
     That is a 16-bit gray PNG whose rows are differences from the row above, or plain. Adding up rows is done in whole
-    arrays, and libdeflate unpacks: a third of the time that Pillow takes over the same pixels.
+    arrays, and libdeflate unpacks: two fifths of the time that Pillow takes over the same pixels.
 
     Raises:
         UnreadableImage: a size that is none.
