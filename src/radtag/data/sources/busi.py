@@ -8,15 +8,16 @@ beside an image ``benign (4).png`` lie its masks, ``benign (4)_mask.png`` and, o
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from radtag.data.files import images_under, subfolders
+from radtag.data.notes import left_over, told
 from radtag.data.options import choice
 from radtag.data.outlines import together
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
-from radtag.words import counted
 
 OPTIONS = {"kinds": "apart (default): benign and malignant lesions; together: lesions of any kind"}
 KINDS = ("benign", "malignant")
@@ -43,7 +44,7 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     findings = (TOGETHER,) if kinds == "together" else KINDS
     records: list[Record] = []
     orphans: list[str] = []
-    several = unoutlined = 0
+    counts: Counter[str] = Counter()
     for name in (*KINDS, NORMAL):
         images: list[Path] = []
         masks: dict[str, list[Path]] = {}
@@ -56,8 +57,8 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         for path in images:
             parts = masks.pop(path.stem, [])
             finding = "" if name == NORMAL else TOGETHER if kinds == "together" else name
-            several += bool(finding) and len(parts) > 1
-            unoutlined += bool(finding) and not parts
+            counts["several"] += bool(finding) and len(parts) > 1
+            counts["unoutlined"] += bool(finding) and not parts
             records.append(
                 Record(
                     image=path.relative_to(root).as_posix(),
@@ -68,12 +69,11 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
             )
         orphans += [path.name for parts in masks.values() for path in parts]
     notes = ["an image has the finding of its folder and no other; patients are unknown, each image stands for itself"]
-    if several:
-        notes.append(counted(several, "image[s] [has|have] several masks, taken as one"))
-    if unoutlined:
-        notes.append(counted(unoutlined, "image[s] of a lesion [has|have] no mask"))
-    if orphans:
-        notes.append(f"{counted(len(orphans), 'mask[s] of no image [is|are] left out')}, {min(orphans)} first")
+    texts = {
+        "several": "image[s] [has|have] several masks, taken as one",
+        "unoutlined": "image[s] of a lesion [has|have] no mask",
+    }
+    notes += [*told(counts, texts), *left_over(orphans, "mask[s] of no image [is|are] left out")]
     unknown = [folder.name for key, folder in folders.items() if key not in (*KINDS, NORMAL)]
     if unknown:
         notes.append(f"folders that are no class are left out: {', '.join(unknown)}")

@@ -10,16 +10,17 @@ A black infection mask of a COVID-19 image is taken as no outline too, not as no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image as PillowImage
 
 from radtag.data.files import images_under, subfolders
+from radtag.data.notes import told
 from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
-from radtag.words import counted
 
 OPTIONS = {"part": "infection (default where it is there) or lung: which of the set's two folders of data"}
 PARTS = {"infection": "Infection Segmentation Data", "lung": "Lung Segmentation Data"}
@@ -39,7 +40,7 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         raise BadData(f'{root} is not a folder. Give the folder that holds "{PARTS["infection"]}".')
     part = _part(root, options.get("part"))
     records: list[Record] = []
-    black = without_lungs = without_infection = 0
+    counts: Counter[str] = Counter()
     unknown: list[str] = []
     split_folders = subfolders(part)
     # Alone, a training part does not say which images are for scoring: they are to be drawn.
@@ -63,10 +64,10 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
                 infection = infections.get(path.stem)
                 if infection is not None and _is_black(infection):
                     infection = None
-                    black += 1
+                    counts["black"] += 1
                 elif infection is None and infections:
-                    without_infection += 1
-                without_lungs += path.stem not in lungs
+                    counts["without infection"] += 1
+                counts["without lungs"] += path.stem not in lungs
                 records.append(
                     Record(
                         image=path.relative_to(part).as_posix(),
@@ -82,14 +83,13 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
             f"{part} has no images in Train, Val or Test / COVID-19, Non-COVID or Normal / images. "
             "Get the official layout."
         )
+    texts = {
+        "black": "COVID-19 image[s] [has|have] an all-black infection mask, taken as no outline",
+        "without infection": "COVID-19 image[s] [has|have] no infection mask",
+        "without lungs": "image[s] [has|have] no lung mask",
+    }
     notes = ["Non-COVID images have disease and no outline of it; patients are unknown, each image stands for itself"]
-    for count, text in (
-        (black, "COVID-19 image[s] [has|have] an all-black infection mask, taken as no outline"),
-        (without_infection, "COVID-19 image[s] [has|have] no infection mask"),
-        (without_lungs, "image[s] [has|have] no lung mask"),
-    ):
-        if count:
-            notes.append(counted(count, text))
+    notes += told(counts, texts)
     if unknown:
         notes.append(f"folders that are no split or class are left out: {', '.join(unknown)}")
     if only_train:
