@@ -490,7 +490,7 @@ def test_tbx11k_extra_are_older_sets_whose_names_say_what_they_show(tbx11k, writ
         load(f"tbx11k:{tbx11k}?extra=with")
     for part in older:
         (tbx11k / f"lists/all_{part}.txt").unlink()
-    with pytest.raises(BadData, match=r"lists has no all_train.txt or all_val.txt"):
+    with pytest.raises(BadData, match=r"lists has no all_train.txt or all_val.txt. Leave out \?extra=with"):
         load(f"tbx11k:{tbx11k}?extra=with")
 
 

@@ -5,8 +5,7 @@ no tuberculosis) or imgs/tb, whose boxes say of which kind the tuberculosis is. 
 the split; labels of the test images are not public. all_train.txt and all_val.txt also list imgs/extra, images of older
 sets without boxes: their names begin with n = normal or p = tuberculosis (da+db), or end in _0 or _1 (mc+shenzhen).
 
-The boxes are those of annotations/json, in the 512 x 512 pixels of the images; where there is no json, those of
-annotations/xml, in the pixels of the radiographs before they were made smaller.
+Boxes are those of annotations/json, in the images' 512 x 512 pixels, else of annotations/xml, in the radiographs' own.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         "other": "image[s] [has|have] boxes of tuberculosis of an unknown kind, which are left out",
     }
     notes = ["patients are unknown, each image stands for itself; the test images have no public labels"]
-    findings = (TOGETHER, SICK) if together else (*KINDS, SICK)
+    findings = (*([TOGETHER] if together else KINDS), SICK)
     return Dataset("tbx11k", findings, tuple(records), (*notes, *told(counts, texts)))
 
 
@@ -84,7 +83,8 @@ def _listed(folder: Path, split: str, lists: Sequence[str]) -> Iterator[str]:
     """The images of a part, below imgs; of all but the first list those of older sets."""
     for begin in lists:
         if not any((folder / f"{begin}_{part}.txt").is_file() for part in SPLITS):
-            raise BadData(f"{folder} has no {begin}_train.txt or {begin}_val.txt. Give the folder of imgs and lists.")
+            step = "Leave out ?extra=with" if begin == "all" else "Give the folder of imgs and lists"
+            raise BadData(f"{folder} has no {begin}_train.txt or {begin}_val.txt. {step}.")
         path = folder / f"{begin}_{split}.txt"
         for image in path.read_text(encoding="utf-8-sig").split() if path.is_file() else ():
             if begin == lists[0] or image.removeprefix("imgs/").startswith("extra/"):
