@@ -170,6 +170,25 @@ def test_a_student_is_a_method(tmp_path: Path, data: Path):
     assert about["counts"]["square"]["outlined"] == 0
 
 
+def test_images_that_runs_have_seen_are_refused_or_counted(tmp_path: Path, data: Path):
+    given = FILE[: FILE.index('[[method]]\nname = "CAM, mirrored')].format(out=tmp_path / "out", data=data, epochs=1)
+    file = tmp_path / "benchmark.toml"
+
+    def done(source: str) -> tuple[str, str]:
+        file.write_text(given.replace("[[method]]", f"{source}\n[[method]]"))
+        outcome = benchmark(read_plan(file), console=Console(quiet=True))
+        return outcome.states[0].state, outcome.states[0].note
+
+    state, cause = done('only = ["val"]')
+    assert state == "failed"
+    assert "had its thresholds set on" in cause
+    assert done('only = ["val"]\nseen = "count"') == ("done", "")
+    cell = next((tmp_path / "out" / "cells").rglob("cell.json"))
+    assert json.loads(cell.read_text())["source"]["seen"] == "count"
+    about = json.loads((cell.parent / "evaluation" / "metrics.json").read_text())["about"]
+    assert about["seen"]["thresholds_set_on"] == about["images"]
+
+
 def test_killed_in_the_middle_and_taken_up_by_two(tmp_path: Path, data: Path):
     file = write(tmp_path, data, epochs=3, less='[[method]]\nname = "gone"')
     answer = subprocess.run(

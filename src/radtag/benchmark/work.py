@@ -270,6 +270,8 @@ class _Worker:
         plan, folder = self.plan, self.plan.folder(cell)
         source = plan.filled(cell.source.model_dump(), cell)
         self.prepare(cell.source.model_dump(), cell)
+        if not (folder / "evaluation" / "metrics.json").is_file():
+            (folder / "cell.json").unlink(missing_ok=True)  # what was refused so far may be asked for otherwise
         _claim(folder / "cell.json", _scoring(plan, cell))
         self.say(f"{self.remaining()} {cell}: evaluating")
         own = source["scored_on"] is None
