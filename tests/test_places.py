@@ -67,7 +67,9 @@ def maps(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("rule", [{}, {"mask": 0.35}, {"mask": "otsu"}, {"values": "image"}, {"min_area_px": 60}])
+@pytest.mark.parametrize(
+    "rule", [{}, {"mask": 0.35}, {"mask": "otsu"}, {"values": "image"}, {"min_area_px": 60, "by": ["size"]}]
+)
 def test_every_number_is_the_whole_evaluations(dataset, maps, tmp_path, rule) -> None:
     quick = score(maps, dataset, tmp_path / "quick", measures=("pointing", "iou"), bootstraps=50, **rule)
     whole = score(maps, dataset, tmp_path / "whole", bootstraps=50, **rule)
@@ -82,6 +84,7 @@ def test_every_number_is_the_whole_evaluations(dataset, maps, tmp_path, rule) ->
         for key, value in quick[part].items():
             assert value == whole[part][key], key
     assert not LEFT_OUT & set(quick["micro"])
+    assert ("groups" in quick) == ("by" in rule)
     assert not (tmp_path / "quick" / "report.html").exists()
     assert json.loads((tmp_path / "quick" / "metrics.json").read_text()) == quick
 

@@ -26,7 +26,7 @@ from radtag import regions
 from radtag.ahead import map_ahead
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
-from radtag.groups import checked, grouped
+from radtag.groups import checked, grouped, values_of, write_values
 from radtag.images.size import size_of
 from radtag.mapfiles import read_levels, read_map
 from radtag.metrics import boxes, masks, points
@@ -131,7 +131,7 @@ def score_places(
     table = PairTable.of(rows)
     result = {
         **_without_empty(summarise(table, bootstraps=bootstraps, seed=seed)),
-        **grouped(table, dataset, groups, bootstraps=bootstraps, seed=seed),
+        **grouped(table, values := values_of(dataset, groups), groups, bootstraps=bootstraps, seed=seed),
         "about": {
             **made_from,
             **_counts(table),
@@ -151,6 +151,7 @@ def score_places(
     for name in ("pixels.npz", "report.html", "pictures.json"):  # of an earlier evaluation
         (out / name).unlink(missing_ok=True)
     table.write(out / "pairs.csv")
+    write_values(out, values)
     replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
