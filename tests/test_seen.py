@@ -21,6 +21,7 @@ from radtag.errors import BadData, BadRun, BadSetting
 from radtag.evaluate import evaluate, pool
 from radtag.geometry import Frame, Grid
 from radtag.images import Image
+from radtag.report.definitions import QUESTIONS, WHERE_SEEN
 from radtag.tag import Layer, Prediction, Tag
 
 SIZE = (20, 24)
@@ -205,12 +206,15 @@ def test_an_evaluation_says_what_was_seen(dataset: Dataset, run: Path, tmp_path:
     page = (out / "report.html").read_text()
     assert page.count("Not a test on new images.") == 1
     assert page.count(said) == 3  # at the top, among the facts, and where there is more to know
+    assert ("Thresholds were set on some of these." in page, "never on these" in page) == (True, False)
+    assert all(any(usual in text for _, text in QUESTIONS.values()) for usual in WHERE_SEEN)
     left = evaluate(Even(run), dataset, tmp_path / "left", bootstraps=0, seen="leave-out")["about"]
     assert (left["images"], left["seen"]["images"]) == (1, 7)
     assert "Not a test" not in (tmp_path / "left" / "report.html").read_text()
     new = evaluate(Even(run), replace(dataset, records=dataset.records[5:6]), tmp_path / "new", bootstraps=0)
     assert "none of the 1, by their files" in (tmp_path / "new" / "report.html").read_text()
     assert new["about"]["seen"]["trained_on"] == 0
+    assert "never on these" in (tmp_path / "new" / "report.html").read_text()
     with_another = Even(run, tmp_path / "silent")
     evaluate(with_another, replace(dataset, records=dataset.records[5:6]), tmp_path / "two", bootstraps=0)
     assert "(1 of the runs does not say what it has seen)" in (tmp_path / "two" / "report.html").read_text()

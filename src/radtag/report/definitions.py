@@ -109,6 +109,12 @@ QUESTIONS: dict[Group, tuple[str, str]] = {
         "Whether scores can be read as probabilities. The curves of each finding are further down.",
     ),
 }
+
+WHERE_SEEN = {
+    " Thresholds were set on validation images, never on these.": " Thresholds were set on some of these.",
+    " Nothing is chosen on these images: masks": " Masks",
+}
+"""What these texts say that does not hold where images that thresholds were set on are counted, and what does."""
 EXPLAINED: frozenset[Group] = frozenset({"detections", "distances", "published", "calibration"})
 """Questions whose numbers are explained beneath their table."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from radtag.data.seen import sentences
-from radtag.report.definitions import BY_KEY, DEFINITIONS, DISTANCES, EXPLAINED, PERCENT, QUESTIONS, SHORT
+from radtag.report.definitions import BY_KEY, DEFINITIONS, DISTANCES, EXPLAINED, PERCENT, QUESTIONS, SHORT, WHERE_SEEN
 from radtag.report.plots import forest
 
 Metrics = Mapping[str, Mapping[str, Any]]
@@ -161,7 +161,7 @@ def write_report(
             "id": group,
             "title": title,
             "short": SHORT[group],
-            "text": text,
+            "text": _true_of(text, about),
             "table": table,
             "explained": [BY_KEY[column["key"]] for column in table["columns"]] if group in EXPLAINED else [],
             "plots": [
@@ -546,6 +546,15 @@ def facts(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((name, _word(value)))
     return rows
+
+
+def _true_of(text: str, about: Mapping[str, Any]) -> str:
+    """A question's text without what does not hold where images that thresholds were set on are counted."""
+    seen = about.get("seen", {})
+    if seen.get("rule") == "count" and seen["thresholds_set_on"]:
+        for usual, instead in WHERE_SEEN.items():
+            text = text.replace(usual, instead)
+    return text
 
 
 def _seen(about: Mapping[str, Any]) -> list[tuple[str, str]]:
