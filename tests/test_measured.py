@@ -242,6 +242,26 @@ def test_evaluations_of_before_are_pooled_and_compared_and_count_as_undefined(
 
 
 @pytest.mark.usefixtures("no_page")
+def test_inside_the_lungs_outlines_count_there_and_marks_everywhere(dataset: Dataset, tmp_path: Path) -> None:
+    lungs = np.zeros(SIZE, dtype=np.uint8)
+    lungs[:20] = 255
+    Pillow.fromarray(lungs).save(tmp_path / "lungs.png")
+    inside = replace(
+        dataset, records=tuple(replace(record, lungs=tmp_path / "lungs.png") for record in dataset.records)
+    )
+    got = evaluate(Known(), inside, tmp_path / "out", bootstraps=0, inside="lungs")["micro"]
+    # Of b the second outline lies below, and all of h's does, whose place is then unknown.
+    a, b = 60 / 116, 70 / 100
+    for key in ("miou", "miou_otsu"):
+        assert (got[key]["value"], got[key]["n"]) == (pytest.approx((a + b) / 2), 2), key
+    want = [np.corrcoef(IMAGES[name][2][:20].ravel(), outline(name)[:20].ravel())[0, 1] for name in ("a", "b")]
+    assert got["ncc"]["value"] == pytest.approx(np.mean(want))
+    apart = [boundaries.boundary_distances(IMAGES[name][2][:20] > 0.5, outline(name)[:20]) for name in ("a", "b")]
+    assert got["boundary_px"]["value"] == pytest.approx(np.mean([one.mean for one in apart]))
+    assert got["ap_0.3"]["n"] == 4  # both lesions of b
+
+
+@pytest.mark.usefixtures("no_page")
 def test_lesions_by_size_have_their_own_false_marks(dataset: Dataset, tmp_path: Path) -> None:
     result = evaluate(Known(), dataset, tmp_path / "out", bootstraps=5, by=["size:0.02,0.05"])
     parts = result["groups"]["size"]["parts"]

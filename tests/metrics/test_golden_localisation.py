@@ -13,7 +13,18 @@ import pytest
 from scipy import ndimage
 
 from radtag.geometry import boxes_to_mask
-from radtag.metrics import boundaries, chexlocalize, classification, detections, froc, masks, pixels, points, wsol
+from radtag.metrics import (
+    bootstrap,
+    boundaries,
+    chexlocalize,
+    classification,
+    detections,
+    froc,
+    masks,
+    pixels,
+    points,
+    wsol,
+)
 from radtag.metrics.resize import bilinear
 
 nan = float("nan")
@@ -189,6 +200,31 @@ def test_coco_average_precision(golden, iou) -> None:
         torch_value = golden.values("coco.torchmetrics_map")["by_iou"][str(iou)]["per_finding"][name]
         assert ours[name] == pytest.approx(torch_value, abs=1e-2)  # its recall grid is float32
     assert np.mean([ours[name] for name in golden.findings]) == pytest.approx(expected["map"], abs=1e-9)
+
+
+@pytest.mark.parametrize("iou", [0.3, 0.5])
+def test_the_values_that_intervals_are_of_are_the_same(golden, iou) -> None:
+    pairs = [pair for pair in golden.pairs if pair.evaluable]
+    found = [detections.detections(pair.map, 0.5) for pair in pairs]
+    kinds = [
+        froc.match_boxes(one.boxes_xyxy, one.scores, pair.boxes_xyxy, iou)
+        for one, pair in zip(found, pairs, strict=True)
+    ]
+    cases = froc.Cases(
+        *gathered(kinds, found),
+        np.repeat(np.arange(len(pairs)), [len(one) for one in found]),
+        np.array([len(pair.boxes_xyxy) for pair in pairs]),
+        np.array([pair.finding for pair in pairs]),
+    )
+    resampling = bootstrap.Resampling([pair.patient for pair in pairs], replicates=50)
+    precision = bootstrap.detection_precision(cases, len(golden.findings), resampling)
+    expected = golden.values("coco.pycocotools")[str(iou)]
+    for i, name in enumerate(golden.findings):
+        assert precision.value[i] == pytest.approx(expected["per_finding"][name], abs=1e-9)
+    assert precision.estimates().macro.value == pytest.approx(expected["map"], abs=1e-9)
+    rates = bootstrap.froc(cases, len(golden.findings), resampling)
+    for i in range(len(golden.findings)):
+        np.testing.assert_allclose([one.value[i] for one in rates], cases.of(i).at(), atol=1e-12)
 
 
 @pytest.mark.parametrize("iou", ["0.10", "0.30", "0.50"])

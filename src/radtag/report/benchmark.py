@@ -13,7 +13,7 @@ from radtag.report.definitions import BY_KEY
 from radtag.report.page import Colours, environment, figure, is_defined, replace_text, safe, span, thousands, unit_of
 from radtag.report.plots import against_cost, groups, key_of
 
-LOCAL = ("points", "regions", "boxes", "masks")
+LOCAL = ("points", "regions", "boxes", "masks", "detections", "distances", "published")
 """Groups of numbers that say where, and not whether."""
 MOST_PLOTTED = 20
 """Findings in a plot; the tables have all."""

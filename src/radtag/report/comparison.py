@@ -145,7 +145,7 @@ def _same_cases(one: Definition, results: Sequence[Mapping[str, Any]]) -> bool:
     if any(entry is None for entries in of_all for entry in entries):
         return False
     counts = [[(entry["n"], entry["undefined"]) for entry in entries] for entries in of_all]
-    whole = one.group == "presence" or not any(undefined for _, undefined in counts[0])
+    whole = one.group in ("presence", "calibration") or not any(undefined for _, undefined in counts[0])
     return whole and all(count == counts[0] for count in counts)
 
 
