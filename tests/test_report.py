@@ -178,7 +178,7 @@ def test_another_finding_asked_for_is_shown(folder: Path) -> None:
         for other in FINDINGS:
             cell = result["asked"]["findings"][name][other]
             assert f'<span class="v">{figure(cell["map_mean"]["value"], "%")}</span>' in section
-            assert name == other or f"own {figure(cell['own_minus']['value'], '±%')} (" in section
+            assert name == other or f">own {figure(cell['own_minus']['value'], '±%')}<" in section
     # The map of what is there is raised; that of what is not is noise.
     assert section.count('<span class="verdict">fainter</span>') == 2
     assert '<th scope="row">none of them</th><td>5</td>' in section
@@ -192,7 +192,7 @@ def test_gallery_holds_best_median_and_worst(folder: Path) -> None:
     for rank in ("Best", "Median", "Worst"):
         assert text.count(f"<b>{rank}</b>") == len(FINDINGS)
     assert "False alarms" in text
-    assert "Healthy images, drawn without choosing" in text
+    assert "Images free of all these findings, drawn without choosing" in text
 
 
 def test_comparison_shows_the_same_images(folder: Path) -> None:

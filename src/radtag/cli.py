@@ -123,6 +123,15 @@ ByColumn = Annotated[
         help="Numbers by group too: a column of the table, in bands as age:40,65, or size, the lesions'. Repeat it.",
     ),
 ]
+Faithfulness = Annotated[
+    int,
+    typer.Option(
+        "--faithfulness",
+        metavar="IMAGES",
+        min=0,
+        help="Insertion and deletion too, in 32 steps, of so many images of each finding that have it.",
+    ),
+]
 Bootstraps = Annotated[int, typer.Option("--bootstraps", min=0, help="Draws of patients for the intervals; 0: none.")]
 BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of these draws.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result in --out that was made otherwise.")]
@@ -628,6 +637,7 @@ def evaluate(
     explain_scale: ExplainScale = "score",
     inside: CountedInside = "image",
     by: ByColumn = None,
+    faithfulness: Faithfulness = 0,
     seen: SeenBefore = "refuse",
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
@@ -662,6 +672,7 @@ def evaluate(
             out,
             inside=inside,
             by=by or (),
+            faithfulness=faithfulness,
             seen=seen,
             bootstraps=bootstraps,
             seed=seed,
@@ -986,14 +997,17 @@ def _print_scored(
 ) -> None:
     """What evaluate and score say: images and findings left out, or counted unduly, the table, and where to look."""
     from radtag.data.seen import sentences
-    from radtag.report.terminal import MAIN, metrics_table
+    from radtag.report.terminal import MAIN, faithfulness_table, metrics_table
 
     for note in sentences(result["about"].get("seen", {})):
         _console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for note in result["about"]["left_out"] if finding is None else ():
         _console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     shown = MAIN if file == "report.html" else ("pointing", "iou", "iou_0.5", "dice", "healthy_marked")
-    _print(result, as_json, metrics_table(result, shown), f"-> {out / file}")
+    tables: list[str | Table] = [metrics_table(result, shown)]
+    if "faithfulness" in result:
+        tables += ["", faithfulness_table(result["faithfulness"])]
+    _print(result, as_json, *tables, f"-> {out / file}")
 
 
 def _print(values: Mapping[str, Any], as_json: bool, *parts: str | Table) -> None:

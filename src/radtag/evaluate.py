@@ -6,6 +6,7 @@
 - ``pairs.csv``: a row per image and finding (:mod:`radtag.pairs`), from which the numbers follow;
 - ``pixels.npz``: histograms of the maps' values within and without the true masks, where there are masks;
 - ``pictures/`` and ``pictures.json``: some cases chosen by their truth alone, the same for every run;
+- ``faithfulness.csv``: where it is asked for, insertion and deletion of some pairs (:mod:`radtag.faithfulness`);
 - ``report.html``: all of it to look at, one file, without network.
 
 Images pass one batch at a time; no map is kept. Masks and boxes are read here and nowhere in training.
@@ -38,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import radtag
+from radtag import faithfulness as faithful
 from radtag import measured
 from radtag.anatomy import Area, estimate_lungs
 from radtag.asked import asked
@@ -73,6 +75,7 @@ def evaluate(
     *,
     inside: Inside = "image",
     by: Sequence[str] = (),
+    faithfulness: int = 0,
     seen: Seen = "refuse",
     bootstraps: int = 1000,
     seed: int = 0,
@@ -91,6 +94,8 @@ def evaluate(
         out: the folder; an earlier evaluation of the same run and data with the same options is replaced.
         inside: the pixels that count in what is marked and against outlines: all of the image's, or those in the lungs.
         by: columns of the table to group by as well, or "size" (:mod:`radtag.groups`).
+        faithfulness: insertion and deletion, too, of so many images of each finding that have it
+            (:mod:`radtag.faithfulness`); 0 = of none.
         seen: what becomes of images that the run was trained on, or had its thresholds set on
             (:mod:`radtag.data.seen`): refused, left out, or counted, which the report then says.
         bootstraps: draws of patients for the intervals; 0 gives none.
@@ -112,6 +117,7 @@ def evaluate(
     if inside not in get_args(Inside):
         raise BadSetting(f"pixels are counted inside the {' or '.join(get_args(Inside))}, not inside {inside!r}.")
     tagger = _tagger(run, options)
+    faithful.refuse(tagger, faithfulness)
     findings = tuple(name for name in dataset.findings if name in tagger.findings)
     if not findings:
         raise BadData(
@@ -127,6 +133,7 @@ def evaluate(
     out = Path(out)
     groups = checked(by, dataset)
     made_from = {**_made_from(tagger, dataset, inside=inside, bootstraps=bootstraps, seed=seed), "by": list(by)}
+    made_from["faithfulness"] = faithfulness
     if not overwrite:
         refuse_other(out / "metrics.json", made_from)
     out.mkdir(parents=True, exist_ok=True)
@@ -157,6 +164,8 @@ def evaluate(
         **grouped(table, values := values_of(dataset, groups), groups, bootstraps=bootstraps, seed=seed),
         "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out, seen_before)},
     }
+    followed = faithful.measure(tagger, dataset, faithfulness, progress=progress)
+    result |= faithful.summarised(followed, findings, images=faithfulness, bootstraps=bootstraps, seed=seed)
     gallery, fixed = choose_and_draw(tagger, dataset, table)
     result["about"]["images_per_second"] = float(f"{result['about']['images'] / max(seconds, 1e-9):.3g}")
     result["about"]["minutes"] = round((time.monotonic() - started) / 60, 2)
@@ -166,6 +175,7 @@ def evaluate(
         pixels.write(out / "pixels.npz")
     table.write(out / "pairs.csv")
     write_values(out, values)
+    faithful.write(out, followed)
     write_fixed(out, fixed)
     replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_report(out / "report.html", result, curves(table), gallery, plots(table, result))
@@ -224,6 +234,7 @@ def pool(
     pixels = PixelCounts.join(known) if known else None
     first = abouts[0]
     by, values, lost = pooled_groups(paths, [one.get("by", []) for one in abouts])
+    faithfulness, followed, differing = faithful.pooled(paths, [one.get("faithfulness", 0) for one in abouts])
     made_from = {
         "run": _same([one["run"] for one in abouts]) or f"{len(paths)} runs",
         "data": _same([one["data"] for one in abouts]) or ", ".join(dict.fromkeys(one["data"] for one in abouts)),
@@ -233,6 +244,7 @@ def pool(
         "seed": seed,
         "bootstraps": bootstraps,
         "by": by,
+        "faithfulness": faithfulness,
         "digests": {"pairs": _digest([(path / "pairs.csv").read_bytes() for path in paths])},
     }
     if not overwrite:
@@ -251,6 +263,7 @@ def pool(
             f"{len(paths)} evaluations pooled: every image is scored by the run that was not trained on it, and"
             " scores of different runs are ranked together as they are.",
             *lost,
+            *differing,
             *dict.fromkeys(note for one in abouts for note in one["notes"]),
         ],
     }
@@ -259,6 +272,7 @@ def pool(
         **operating_points(table, bootstraps=bootstraps, seed=seed),
         **asked(table, bootstraps=bootstraps, seed=seed),
         **grouped(table, values, [By.parse(text) for text in by], bootstraps=bootstraps, seed=seed),
+        **faithful.summarised(followed, table.findings, images=faithfulness, bootstraps=bootstraps, seed=seed),
         "about": about,
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -267,6 +281,7 @@ def pool(
         pixels.write(out / "pixels.npz")
     table.write(out / "pairs.csv")
     write_values(out, values)
+    faithful.write(out, followed)
     # Chosen by their truth alone, fold by fold, so that they stand for all.
     fixed: list[FixedCase] = [case for path in paths for case in read_fixed(path)]
     write_fixed(out, fixed)
@@ -304,7 +319,12 @@ def refuse_other(file: Path, made_from: Mapping[str, Any]) -> None:
     """
     try:
         # What was once the only way is not said in results of that time.
-        about = {"inside": "image", "by": [], **json.loads(file.read_text(encoding="utf-8"))["about"]}
+        about = {
+            "inside": "image",
+            "by": [],
+            "faithfulness": 0,
+            **json.loads(file.read_text(encoding="utf-8"))["about"],
+        }
         was = {name: about[name] for name in made_from if name in about}
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -787,7 +807,7 @@ def _hardware(device: Any) -> str:
 
         return str(torch.cuda.get_device_name(device))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{kind}, {cores} cores, {platform.machine()}"
+    return f"{kind}, {counted(cores or 1, 'core[s]')}, {platform.machine()}"
 
 
 def _today() -> str:

@@ -158,7 +158,8 @@ def pooled(folders: Sequence[Path], asked: Sequence[Sequence[str]]) -> tuple[lis
         asked: what each of them was grouped by.
     """
     each = [read_values(folder) for folder in folders]
-    kept, lost = [], []
+    kept: list[str] = []
+    lost: list[str] = []
     for text in dict.fromkeys(text for of_fold in asked for text in of_fold):
         column = By.parse(text).column
         whole = all(text in of_fold for of_fold in asked)

@@ -534,6 +534,21 @@ class Tagger:
             for one, score, layer in zip(batch, scores, layers, strict=True)
         ]
 
+    def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(image, finding) scores alone, of images as the first network takes them (image, row, col).
+
+        What :meth:`forward` gives a run alone, without its maps.
+        """
+        run, model, calibration = self.runs[0], self._models[0], self._calibrations[0]
+        batch = torch.from_numpy(pixels).to(self.device)
+        found = []
+        for mirrored in (batch, batch.flip(-1)) if self.tta == "flip" else (batch,):
+            with torch.inference_mode():
+                logits = model(run.normalise(mirrored)).logits
+            found.append(calibration.scores(logits.float().cpu().numpy()[:, self._at]))
+        mean: NDArray[np.float32] = np.mean(found, axis=0, dtype=np.float32)
+        return mean
+
     def _explained(self, number: int, inputs: torch.Tensor) -> tuple[FloatMap, FloatMap, tuple[Grid, ...]]:
         """By a run: maps (image, finding, row, col) 0-1 of explanations, logits, and where the maps' cells look.
 

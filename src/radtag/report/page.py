@@ -15,10 +15,10 @@ from typing import Any
 
 from radtag.data.seen import sentences
 from radtag.report.definitions import BY_KEY, DEFINITIONS, DISTANCES, EXPLAINED, PERCENT, QUESTIONS, SHORT, WHERE_SEEN
-from radtag.report.plots import forest
+from radtag.report.plots import forest, perturbation_plot
 
 Metrics = Mapping[str, Mapping[str, Any]]
-HIDDEN = {"by", "card", "notes", "counts", "unreadable", "findings", "left_out", "seen"}
+HIDDEN = {"by", "faithfulness", "card", "notes", "counts", "unreadable", "findings", "left_out", "seen"}
 """What ``about`` holds and the page says elsewhere."""
 
 
@@ -182,6 +182,7 @@ def write_report(
         "rates": _rates(result),
         "asked": _asked(result),
         "groups": _groups(result),
+        "faithfulness": _faithfulness(result),
         "several": len(result["findings"]) > 1,
         "curves": [{"name": c.name, "n": c.n, "positives": c.positives, "svg": safe(c.svg)} for c in curves],
         "gallery": gallery,
@@ -420,6 +421,40 @@ def _groups(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return tables
+
+
+_FOLLOWED = {"score": "Score", "insertion": "Insertion", "deletion": "Deletion", "blurred": "Blurred", "black": "Black"}
+
+
+def _faithfulness(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Insertion and deletion: a row a finding, and its mean curves; None where they were not asked for."""
+    value: Mapping[str, Any] | None = result.get("faithfulness")
+    if value is None:
+        return None
+    several = len(value["findings"]) > 1
+    parts = {**value["findings"], **({"Micro": value["micro"], "Macro": value["macro"]} if several else {})}
+    return {
+        "steps": value["steps"],
+        "images": value["images"],
+        "titles": list(_FOLLOWED.values()),
+        "rows": [
+            {
+                "name": name,
+                "total": name in ("Micro", "Macro"),
+                "n": part["insertion"]["n"] if name != "Macro" else None,
+                "entries": [part[key] for key in _FOLLOWED],
+            }
+            for name, part in parts.items()
+        ],
+        "curves": [
+            {
+                "name": name,
+                "n": value["findings"][name]["insertion"]["n"],
+                "svg": safe(perturbation_plot(of["share"], of["insertion"], of["deletion"], name)),
+            }
+            for name, of in value["curves"].items()
+        ],
+    }
 
 
 def _verdict(gap: Mapping[str, Any] | None) -> str:

@@ -315,6 +315,22 @@ def key_of(series: Sequence[str]) -> list[tuple[str, str]]:
     ]
 
 
+def perturbation_plot(share: Sequence[float], insertion: Sequence[float], deletion: Sequence[float], name: str) -> str:
+    """The score while pixels are put in, drawn through, and while they are taken away, dashed.
+
+    Args:
+        share: (step + 1,) of the pixels changed.
+        insertion: (step + 1,) mean scores.
+        deletion: (step + 1,) mean scores.
+        name: the finding, for readers who hear the page.
+    """
+    figure, (axis,) = _figure(1, 2.7, 2.5)
+    _square(axis, "Share of pixels", "Score", "")
+    axis.plot(share, insertion, color=_ACCENT, linewidth=1.8, solid_joinstyle="round")
+    axis.plot(share, deletion, color=_ACCENT, linewidth=1.4, linestyle=(0, (4, 2)))
+    return _svg(figure, f"{name}: mean score while pixels are inserted, and while they are deleted")
+
+
 def _figure(columns: int, width_in: float, height_in: float) -> tuple[Any, list[Any]]:
     # The figure is built without pyplot: no global state, no window, usable in a thread.
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -29,6 +29,21 @@ def metrics_table(result: Mapping[str, Any], metrics: Sequence[str] = MAIN) -> T
     return table
 
 
+def faithfulness_table(value: Mapping[str, Any]) -> Table:
+    """A row per finding: areas of insertion and deletion, and the score of the image as it is.
+
+    Args:
+        value: ``faithfulness`` of ``metrics.json``.
+    """
+    table = _table("finding", "Insertion", "Deletion", "Score", "images")
+    parts = {**value["findings"], "mean over findings": value["macro"], "all pairs": value["micro"]}
+    for name, part in parts.items():
+        count = "" if part is value["macro"] else str(part["insertion"]["n"])
+        style = "bold" if part in (value["macro"], value["micro"]) else None
+        table.add_row(name, *(_cell(part[key], key) for key in ("insertion", "deletion", "score")), count, style=style)
+    return table
+
+
 def comparison_table(value: Mapping[str, Any], metrics: Sequence[str] = MAIN, *, by_finding: str = "pointing") -> Table:
     """A row per metric as the mean over findings, a column per evaluation and per difference from the first.
 
