@@ -25,7 +25,7 @@ from radtag.report import plots
 from radtag.report.comparison import write_comparison
 from radtag.report.definitions import DEFINITIONS
 from radtag.report.page import Colours, Gallery, figure, span, thousands, write_report
-from radtag.report.terminal import comparison_table
+from radtag.report.terminal import comparison_table, metrics_table
 from radtag.tag import Layer, Prediction, Tag
 
 FINDINGS = ("opacity & <shadow>", "nodule")
@@ -345,3 +345,14 @@ def test_small_shares_are_percentages_in_every_column():
     console.print(comparison_table(value))
     (row,) = [line for line in console.file.getvalue().splitlines() if line.startswith("Area marked")]
     assert row.split() == ["Area", "marked", "1.4%", "(0.7-2.8)", "0.1%", "(0.1-0.2)", "-1.3%", "(-0.7", "to", "-2.6)"]
+
+
+def test_names_are_folded_in_a_narrow_terminal_and_no_number_is_cut() -> None:
+    entry = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 9, "undefined": 0}
+    part = dict.fromkeys(("auroc", "pointing", "dice"), entry)
+    name = "a finding with many words in its name"
+    shown = io.StringIO()
+    Console(file=shown, width=86).print(metrics_table({"findings": {name: part}, "micro": part, "macro": part}))
+    text = shown.getvalue()
+    assert text.count("0.50 (0.25-0.75)") == 9
+    assert "…" not in text

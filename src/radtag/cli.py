@@ -1020,8 +1020,8 @@ def _print(values: Mapping[str, Any], as_json: bool, *parts: str | Table) -> Non
         else:
             from rich.console import Console
 
-            # Not cut at 80 columns where there is no terminal to fit.
-            Console(width=None if sys.stdout.isatty() else 120).print(part)
+            # As wide as it is, where there is no terminal to fit.
+            Console(width=None if sys.stdout.isatty() else 1000).print(part)
 
 
 def _listed(value: Any) -> str:

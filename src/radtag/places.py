@@ -139,7 +139,7 @@ def score_places(
             "left_out": [f"Not scored, having no map: {', '.join(left_out)}."] if left_out else [],
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "scipy")}
             | {"radtag": radtag.__version__, "python": platform.python_version()},
-            "hardware": f"cpu, {_cores()} cores, {platform.machine()}",
+            "hardware": f"cpu, {counted(_cores(), 'core[s]')}, {platform.machine()}",
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
             "card": {},
             "notes": [*dataset.notes, *_notes(measures, bad, lost), *given.notes()],

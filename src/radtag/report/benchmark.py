@@ -186,7 +186,8 @@ def _size_plots(one: Mapping[str, Any]) -> list[Any]:
             next((of["sizes"][key][size]["n"] for of in methods.values() if key in of["sizes"]), 0) for size in rows
         ]
         named = [f"{size} ({n})" for size, n in zip(rows, counts, strict=True)]
-        plots.append(safe(groups(named, list(methods), values, BY_KEY[key].title)))
+        # Two stand side by side, and their words are as large as the page's.
+        plots.append(safe(groups(named, list(methods), values, BY_KEY[key].title, width_in=5.0)))
     return plots
 
 

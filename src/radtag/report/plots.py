@@ -221,7 +221,12 @@ def differences(
 
 
 def groups(
-    rows: Sequence[str], series: Sequence[str], values: Sequence[Sequence[tuple[float, float, float]]], title: str
+    rows: Sequence[str],
+    series: Sequence[str],
+    values: Sequence[Sequence[tuple[float, float, float]]],
+    title: str,
+    *,
+    width_in: float = 6.9,
 ) -> str:
     """Values with their intervals: a group a row, in it a line a method.
 
@@ -230,9 +235,10 @@ def groups(
         series: the methods.
         values: per row and method its value, low and high; NaN = undefined.
         title: the axis' words.
+        width_in: of the plot.
     """
     step = 0.8 / max(len(series), 1)
-    figure, (axis,) = _figure(1, 6.9, 0.85 + len(rows) * max(0.3, 0.155 * len(series) + 0.1))
+    figure, (axis,) = _figure(1, width_in, 0.85 + len(rows) * max(0.3, 0.155 * len(series) + 0.1))
     for number, name in enumerate(series):
         colour, marker = _SERIES[number % 8], _MARKERS[number % 8]
         at = np.array([len(rows) - 1 - row + 0.4 - (number + 0.5) * step for row in range(len(rows))])

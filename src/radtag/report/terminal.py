@@ -92,7 +92,7 @@ def benchmark_tables(value: Mapping[str, Any]) -> list[Table]:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, overflow="fold")  # where a terminal is narrow, names are folded and no number is cut
     for title in others:
         table.add_column(title, justify="right", no_wrap=True)
     return table
