@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import radtag
+from radtag import process
 from radtag.errors import BadSetting, RadtagError
 from radtag.words import counted
 
@@ -185,6 +186,7 @@ def demo(
     \b
     Example: radtag demo --out demo
     """
+    process.keep_memory()
     from radtag import demo as act
 
     result = act.demo(out, count=count, epochs=epochs, seed=seed, console=_console())
@@ -389,6 +391,7 @@ def train(
     \b
     Example: radtag train pylon csv:chest/table.csv --out runs/chest --preset small --backbone resnet18
     """
+    process.keep_memory()
     from radtag.data.sources import open_together
     from radtag.models import GAMES, refuse_unknown
     from radtag.train import adversarial, classify, segment
@@ -517,7 +520,7 @@ def tag(
         Literal["positive", "all"], typer.Option("--save-for", help="Pictures of positive findings, or of all.")
     ] = "positive",
     device: Device = "auto",
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = 16,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="For reading and writing. Default: one a core, at most 8.")
     ] = None,
@@ -542,7 +545,8 @@ def tag(
     """
     if (out is None) == (as_dataset is None):
         raise BadSetting("give one of --out DIR, for the tags of files, and --as-dataset DIR, for a data set's masks.")
-    _waiting_threads_sleep()
+    process.keep_memory()
+    process.let_waiting_threads_sleep()
     options = {
         "device": device,
         "batch_size": batch_size,
@@ -642,7 +646,7 @@ def evaluate(
     bootstraps: Bootstraps = 1000,
     seed: BootstrapSeed = 0,
     device: Device = "auto",
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = 16,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -656,7 +660,8 @@ def evaluate(
     \b
     Example: radtag evaluate runs/chest csv:chest/table.csv --out evaluation
     """
-    _waiting_threads_sleep()
+    process.keep_memory()
+    process.let_waiting_threads_sleep()
     from radtag.data.sources import open_together
     from radtag.evaluate import evaluate as act
 
@@ -874,7 +879,8 @@ def benchmark(
     \b
     Example: radtag benchmark benchmark.toml
     """
-    _waiting_threads_sleep()
+    process.keep_memory()
+    process.let_waiting_threads_sleep()
     from radtag.benchmark import benchmark as act
     from radtag.benchmark import chosen, read_plan, states
 
@@ -953,14 +959,6 @@ def _thresholds(texts: Sequence[str] | None) -> float | dict[str, float] | None:
             return value
         named[name] = value
     return named
-
-
-def _waiting_threads_sleep() -> None:
-    """Lets the network's threads sleep when they wait, and not spin on cores that read and write; before torch is.
-
-    Tagging with two cores takes a fifth less time, and the network alone takes no longer.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _mask_rule(text: str) -> Any:
