@@ -505,7 +505,7 @@ def _of_findings(
         yield _Running(
             _sums(of_hit, who[hit], 1.0, len(points), resampling),
             _sums(of_false[counts], who[kind == FALSE][counts], 1.0, len(points), resampling),
-            np.bincount(everyone, weights=cases.lesions[of_case], minlength=resampling.patients),
+            np.bincount(everyone, cases.lesions[of_case], resampling.patients).astype(np.float64),
             np.bincount(everyone, minlength=resampling.patients).astype(np.float64),
             resampling,
         )
