@@ -129,7 +129,7 @@ def screened(dataset: Dataset, runs: Iterable[Path], rule: Seen) -> tuple[Datase
             f"{', '.join(get_args(Seen))}."
         )
     every = list(runs)
-    known = {run: seen for run in every if (seen := SeenImages.read(Path(run))) is not None}
+    known = {run: own for run in every if (own := SeenImages.read(Path(run))) is not None}
     if not known:
         return dataset, {}
     trained_on, chosen_on = _found(dataset, known.values())

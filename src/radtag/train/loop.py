@@ -168,7 +168,9 @@ def predict_maps(
 
     Worked out in float32, whatever the precision of training.
     """
-    logits, peaks, means = [], [], []
+    logits: list[NDArray[np.float32]] = []
+    peaks: list[NDArray[np.float16]] = []
+    means: list[NDArray[np.float32]] = []
     kept = np.arange(0)
     held = np.empty(0, dtype=np.float16)
     for output in _outputs(model, pixels, np.arange(len(pixels)), settings, mean, sd, accelerator.device):
@@ -176,7 +178,7 @@ def predict_maps(
         if not logits:
             kept = spread(labels, max(MOST_MAP_BYTES // maps[0].nbytes, 1))
             held = np.empty((len(kept), *maps.shape[1:]), dtype=np.float16)
-        done = sum(map(len, logits))
+        done = sum(len(one) for one in logits)
         first, end = np.searchsorted(kept, (done, done + len(maps)))
         held[first:end] = maps[kept[first:end] - done]
         logits.append(output.logits.cpu().numpy())
