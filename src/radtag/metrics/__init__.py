@@ -27,7 +27,9 @@ share of the map's mass on the mask            :func:`.masks.mass_in_mask`
 pixel AUROC, pixel AP, PxAP                    :class:`.pixels.PixelHistogram`, :class:`.pixels.PixelRanking`
 insertion, deletion (RISE), with a model       :func:`.perturbation.insertion`, :func:`.perturbation.deletion`
 per finding, micro, macro with intervals       :class:`.bootstrap.Resampling`, then :func:`.bootstrap.mean`,
-                                               :func:`.bootstrap.ranking` and their ``estimates``
+                                               :func:`.bootstrap.ranking`, :func:`.bootstrap.froc`,
+                                               :func:`.bootstrap.detection_precision`,
+                                               :func:`.bootstrap.calibration_error`, and their ``estimates``
 differences of two systems                     :func:`.bootstrap.difference`, :func:`.bootstrap.paired_difference`
 p-values, Holm's correction, ranks with ties   :func:`.significance.p_value`, :func:`.significance.holm`,
                                                :func:`.significance.ranks`
