@@ -102,7 +102,7 @@ def test_lesions_by_size(entrant: Callable[..., Entrant]):
     assert found["size_edges"] == pytest.approx(np.quantile(np.repeat(np.arange(1, 41) / 100, 2), [1 / 3, 2 / 3]))
     sizes = found["methods"]["small ones"]["sizes"]["pointing"]
     assert {name: (one["value"], one["n"]) for name, one in sizes.items()} == {
-        "small": (1.0, 28), "middle": (0.0, 26), "large": (0.0, 26),
+        "small": (1.0, 28), "medium": (0.0, 26), "large": (0.0, 26),
     }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ from radtag.report.tables import as_csv, as_latex, as_markdown, comparisons_csv
 from radtag.summary import PixelCounts, in_common, replicates
 
 LEVEL = 0.05
-SIZES = ("small", "middle", "large")
+SIZES = ("small", "medium", "large")
 BY_SIZE = ("pointing", "poi_matched", "dice")
 """Numbers of single pairs, which can be taken of small and of large lesions apart."""
 PICTURES = 6
@@ -336,7 +336,7 @@ def _mean_defined(values: Values) -> Values:
 
 
 def _sizes(table: PairTable) -> tuple[list[float], Values]:
-    """The two limits between small, middle and large, and (pair,) each lesion's share of its image; NaN = unknown."""
+    """The two limits between small, medium and large, and (pair,) each lesion's share of its image; NaN = unknown."""
     outlined, boxed = table["mask_share"], table["box_share"]
     size = np.where(np.isnan(outlined), boxed, outlined)
     size = np.where(table["located"] == 1, size, np.nan)
@@ -348,7 +348,7 @@ def _sizes(table: PairTable) -> tuple[list[float], Values]:
 
 
 def _by_size(table: PairTable, size: Values, draws: int) -> dict[str, Replicates]:
-    """Some numbers of small, middle and large lesions; thirds of all lesions with a known size."""
+    """Some numbers of small, medium and large lesions; thirds of all lesions with a known size."""
     known = ~np.isnan(size)
     edges = np.quantile(size[known], [1 / 3, 2 / 3])
     third = np.searchsorted(edges, size[known], side="left")

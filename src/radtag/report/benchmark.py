@@ -180,7 +180,7 @@ def _size_plots(one: Mapping[str, Any]) -> list[Any]:
     keys = list(dict.fromkeys(key for of in methods.values() for key in of["sizes"]))
     plots = []
     for key in keys:
-        rows = ("small", "middle", "large")
+        rows = ("small", "medium", "large")
         values = [[_triple(of["sizes"].get(key, {}).get(size)) for of in methods.values()] for size in rows]
         counts = [
             next((of["sizes"][key][size]["n"] for of in methods.values() if key in of["sizes"]), 0) for size in rows
