@@ -557,7 +557,7 @@ def _unlike(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _explained(error: ValidationError, raw: Mapping[str, Any]) -> str:
     """The first thing that is wrong, by table and key, with its value and the next step."""
     first = error.errors()[0]
-    where = [part for part in first["loc"] if part not in ACTS]
+    where = list(first["loc"])
     model: Any = File
     words, at = [], 0
     if where and where[0] in ("source", "method", "prepare"):
@@ -568,17 +568,19 @@ def _explained(error: ValidationError, raw: Mapping[str, Any]) -> str:
         words.append(f"[[{where[0]}]] {named}".strip())
         step = ACTS.get(of.get("act", ""), Plant) if isinstance(of, dict) else Plant
         model = {"source": Source, "method": Method, "prepare": step}[str(where[0])]
-        at = 2
-    key = ".".join(
-        str(part)
-        for part in where[at:]
-        if not str(part).startswith(("literal[", "float", "constrained", "str", "tuple"))
-    )
+        at = 3 if where[0] == "prepare" else 2  # behind a step's number stands its act
+    # Behind the key, beside the numbers of a list, stands what kind of value was tried.
+    key = ".".join(str(part) for i, part in enumerate(where[at:]) if i == 0 or isinstance(part, int))
     told = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"{_joined(words)}there is no key {key}. {instead(key.rpartition('.')[2], list(model.model_fields))}"
     if first["type"] == "missing":
         return f"{_joined(words)}{key} is missing."
+    if first["type"] == "union_tag_not_found":
+        return f"{_joined(words)}act is missing. Use one of {', '.join(ACTS)}."
+    if first["type"] == "union_tag_invalid":
+        wrong = first["ctx"]["tag"]
+        return f"{_joined(words)}act = {wrong!r}: no step does that. {instead(wrong, list(ACTS))}"
     told = told if told.endswith((".", "?")) else f"{told}."
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         told += f" {instead(first['input'], _choices(model, key))}"
