@@ -226,6 +226,17 @@ def test_folds_are_told_together(dataset: Dataset, run: Path, tmp_path: Path):
     evaluate(Even(run), one, tmp_path / "one", bootstraps=0, seen="count")
     evaluate(Even(run), other, tmp_path / "other", bootstraps=0, seen="leave-out")
     about = pool([tmp_path / "one", tmp_path / "other"], tmp_path / "both", bootstraps=0)["about"]
-    assert about["seen"] == {"rule": "count", "images": 7, "trained_on": 4, "thresholds_set_on": 2, "silent_runs": 0}
+    # Of the second fold two are left out by which thresholds were set, and the copy of a training image.
+    assert about["seen"] == {"rule": "count", "images": 4, "trained_on": 3, "thresholds_set_on": 0, "silent_runs": 0}
     assert "Not a test on new images." in (tmp_path / "both" / "report.html").read_text()
-    assert pooled([about["seen"], {}]) == {}
+
+
+def test_a_pooled_evaluation_says_what_its_folds_say():
+    new = {"rule": "refuse", "images": 9, "trained_on": 0, "thresholds_set_on": 0, "silent_runs": 1}
+    left = {"rule": "leave-out", "images": 5, "trained_on": 2, "thresholds_set_on": 1, "silent_runs": 0}
+    whole = pooled([new, left])
+    assert whole == {"rule": "leave-out", "images": 14, "trained_on": 2, "thresholds_set_on": 1, "silent_runs": 1}
+    assert sentences(whole)[0].endswith("these are left out.")
+    # A fold whose run does not say what it has seen hides nothing of the others.
+    assert pooled([{}, left]) == {**left, "silent_runs": 1}
+    assert pooled([{}, {}]) == {}

@@ -184,12 +184,25 @@ def sentences(about: Mapping[str, Any]) -> list[str]:
 
 
 def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What :func:`screened` found for each of several folds, as one; nothing where one does not say."""
-    if not all(parts):
+    """What :func:`screened` found for each of several folds, as one; nothing where none of them says.
+
+    Where one fold counts what was seen and another leaves it out, the images that are left out are none of the whole. A
+    fold that does not say is a run that does not.
+    """
+    known = [part for part in parts if part]
+    if not known:
         return {}
-    rules = list(dict.fromkeys(part["rule"] for part in parts))
-    rule = "count" if "count" in rules else rules[0]
-    return {"rule": rule, **{key: sum(part.get(key, 0) for part in parts) for key in parts[0] if key != "rule"}}
+    rule = next(one for one in ("count", "leave-out", "refuse") if any(part["rule"] == one for part in known))
+    whole: dict[str, Any] = dict.fromkeys(("rule", "images", "trained_on", "thresholds_set_on", "silent_runs"), 0)
+    whole |= {"rule": rule, "silent_runs": len(parts) - len(known)}
+    for part in known:
+        trained_on, chosen_on = part["trained_on"], part["thresholds_set_on"]
+        gone = rule == "count" and part["rule"] == "leave-out"
+        whole["images"] += part["images"] - (trained_on + chosen_on if gone else 0)
+        whole["trained_on"] += 0 if gone else trained_on
+        whole["thresholds_set_on"] += 0 if gone else chosen_on
+        whole["silent_runs"] += part.get("silent_runs", 0)
+    return whole
 
 
 def _found(dataset: Dataset, known: Iterable[SeenImages]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -598,7 +598,8 @@ def _seen(about: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     said = sentences(about["seen"]) or [f"none of the {thousands(about['seen']['images'])}, by their files' content"]
     silent = about["seen"].get("silent_runs", 0)
-    more = f" ({silent} of the runs {'does' if silent == 1 else 'do'} not say what it has seen)" if silent else ""
+    unsaid = "does not say what it has" if silent == 1 else "do not say what they have"
+    more = f" ({silent} of the runs {unsaid} seen)" if silent else ""
     return [("Images seen in training", said[0] + more)]
 
 
