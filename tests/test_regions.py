@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from radtag import regions
-from radtag.geometry import Frame, Grid, cells_of_pixels, to_original
+from radtag.geometry import Frame, Grid, to_original
 
 
 def drawn(rows: str) -> np.ndarray:
