@@ -85,6 +85,13 @@ def test_every_number_is_the_whole_evaluations(dataset, maps, tmp_path, rule) ->
             assert value == whole[part][key], key
     assert not LEFT_OUT & set(quick["micro"])
     assert ("groups" in quick) == ("by" in rule)
+    for name in ("run", "data", "split", "tagging", "digests", "images", "patients", "pairs", "counts", "hardware"):
+        assert quick["about"][name] == whole["about"][name], name
+    if not rule:
+        for folder, now in (("quick", {}), ("whole", {"measures": ["iou"]})):
+            with pytest.raises(BadSetting, match=r"holds a result made otherwise: measures was [a-z, ]+, now [a-z]+\."):
+                score(maps, dataset, tmp_path / folder, bootstraps=50, **now)
+        assert (tmp_path / "whole" / "report.html").exists()
     assert not (tmp_path / "quick" / "report.html").exists()
     assert json.loads((tmp_path / "quick" / "metrics.json").read_text()) == quick
 
@@ -157,11 +164,19 @@ def test_size_is_that_of_the_image_as_read(tmp_path, ending, turned) -> None:
     assert size_of(path) == read(path).size_rc == ((9, 5) if turned and ending != "bmp" else (5, 9))
 
 
-def test_size_of_what_is_no_image(tmp_path) -> None:
+def test_size_of_what_is_no_image(tmp_path, monkeypatch) -> None:
     (tmp_path / "none.png").write_bytes(b"not a picture")
     for name in ("none.png", "absent.png"):
         with pytest.raises(UnreadableImage):
             size_of(tmp_path / name)
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    for of in (size_of, read_levels):
+        with pytest.raises(UnreadableImage):
+            of(tmp_path / "none.png")
 
 
 def test_masks_of_one_bit_are_turned_like_any(tmp_path) -> None:

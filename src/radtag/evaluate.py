@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 import radtag
 from radtag import faithfulness as faithful
-from radtag import measured
+from radtag import measured, process
 from radtag.anatomy import Area, estimate_lungs
 from radtag.asked import asked
 from radtag.data.seen import Seen, pooled, screened, sentences
@@ -251,7 +251,7 @@ def pool(
         refuse_other(out / "metrics.json", made_from)
     about = {
         **made_from,
-        **_counts(table),
+        **table.counts(),
         "unreadable": {name: cause for one in abouts for name, cause in one["unreadable"].items()},
         **({"seen": seen_before} if (seen_before := pooled([one.get("seen", {}) for one in abouts])) else {}),
         "versions": first["versions"],
@@ -307,6 +307,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return values
 
 
+_USUAL: dict[str, Any] = {"inside": "image", "by": [], "faithfulness": 0, "measures": []}
+"""What a result does not say of itself that is made in the usual way, or was when there was no other."""
+
+
 def refuse_other(file: Path, made_from: Mapping[str, Any]) -> None:
     """Refuses to replace a result that was made from something else.
 
@@ -318,13 +322,8 @@ def refuse_other(file: Path, made_from: Mapping[str, Any]) -> None:
         BadSetting: it was made from something else.
     """
     try:
-        # What was once the only way is not said in results of that time.
-        about = {
-            "inside": "image",
-            "by": [],
-            "faithfulness": 0,
-            **json.loads(file.read_text(encoding="utf-8"))["about"],
-        }
+        about = {**_USUAL, **json.loads(file.read_text(encoding="utf-8"))["about"]}
+        made_from = {**_USUAL, **made_from}
         was = {name: about[name] for name in made_from if name in about}
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -700,7 +699,7 @@ def _about(
     if hasattr(tagger, "notes"):
         notes += tagger.notes()
     return {
-        **_counts(table),
+        **table.counts(),
         "unreadable": dict(bad),
         "left_out": list(left_out),
         **({"seen": dict(seen)} if seen else {}),
@@ -717,14 +716,6 @@ def _made_from(tagger: Predictor, dataset: Dataset, *, inside: Inside, bootstrap
     """What was evaluated on what, and how: two evaluations that agree in it have the same numbers."""
     runs = tuple(getattr(tagger, "runs", ()))
     splits = [split for split in dict.fromkeys(record.split for record in dataset.records) if split]
-    rows = [
-        [
-            *(one.image, one.patient, one.split, one.labels, dict(one.boxes_xyxy), one.box_frame_rc),
-            {finding: path.name for finding, path in one.masks.items()},
-            *([dict(one.readers_xy)] if one.readers_xy else []),
-        ]
-        for one in dataset.records
-    ]
     on_disk = [run_digest(run.path) for run in runs if (Path(run.path) / "run.toml").is_file()]
     return {
         "run": " + ".join(_run_name(run) for run in runs) or getattr(tagger, "name", type(tagger).__name__),
@@ -739,7 +730,7 @@ def _made_from(tagger: Predictor, dataset: Dataset, *, inside: Inside, bootstrap
             for key, value in getattr(tagger, "settings", {}).items()
             if key != "findings"
         },
-        "digests": {"run": getattr(tagger, "digest", "") or _digest(on_disk), "data": _digest(rows)},
+        "digests": {"run": getattr(tagger, "digest", "") or _digest(on_disk), "data": dataset.digest()},
     }
 
 
@@ -769,26 +760,6 @@ def _run_name(run: Any) -> str:
     return method if not name or name == method else f"{method} ({name})" if method else name
 
 
-def _counts(table: PairTable) -> dict[str, Any]:
-    label = table["label"]
-    by_finding = {}
-    for finding in table.findings:
-        at = table["finding"] == finding
-        by_finding[finding] = {
-            "positive": int(np.count_nonzero(label[at] == 1)),
-            "negative": int(np.count_nonzero(label[at] == 0)),
-            "unknown": int(np.count_nonzero(np.isnan(label[at]))),
-            "located": int(np.count_nonzero(table["located"][at] == 1)),
-            "outlined": int(np.count_nonzero(~np.isnan(table["mask_share"][at]))),
-        }
-    return {
-        "images": len(set(table["image"].tolist())),
-        "patients": len(set(table["patient"].tolist())),
-        "pairs": int(np.count_nonzero(~np.isnan(label))),
-        "counts": by_finding,
-    }
-
-
 def _versions() -> dict[str, str]:
     import torch
 
@@ -806,8 +777,7 @@ def _hardware(device: Any) -> str:
         import torch
 
         return str(torch.cuda.get_device_name(device))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{kind}, {counted(cores or 1, 'core[s]')}, {platform.machine()}"
+    return f"{kind}, {counted(process.cores(), 'core[s]')}, {platform.machine()}"
 
 
 def _today() -> str:

@@ -69,13 +69,17 @@ def read_levels(path: Path) -> NDArray[np.uint16] | None:
     arrays, and libdeflate unpacks: two fifths of the time that Pillow takes over the same pixels.
 
     Raises:
-        UnreadableImage: a size that is none.
+        UnreadableImage: a size that is none, or a file that may not be read.
     """
-    with path.open("rb") as file:
-        start = file.read(33)
-        if not (start.startswith(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR") and start[24:29] == b"\x10\x00\x00\x00\x00"):
-            return None
-        data = memoryview(file.read())
+    try:
+        with path.open("rb") as file:
+            start = file.read(33)
+            plain = start[24:29] == b"\x10\x00\x00\x00\x00"
+            if not (plain and start.startswith(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")):
+                return None
+            data = memoryview(file.read())
+    except OSError as error:
+        raise UnreadableImage(path, f"it cannot be read ({error})", "Write it again.") from error
     cols, rows = (int.from_bytes(start[at : at + 4], "big") for at in (16, 20))
     refuse_bomb(path, rows, cols)
     import imagecodecs

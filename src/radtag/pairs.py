@@ -164,6 +164,26 @@ class PairTable:
             tuple(found for table in tables for found in table.detections),
         )
 
+    def counts(self) -> dict[str, Any]:
+        """How many images, patients and pairs with a known label there are, and what is known of each finding's."""
+        label, located, outlined = self["label"], self["located"] == 1, ~np.isnan(self["mask_share"])
+        return {
+            "images": len(set(self["image"].tolist())),
+            "patients": len(set(self["patient"].tolist())),
+            "pairs": int(np.count_nonzero(~np.isnan(label))),
+            "counts": {
+                finding: {
+                    "positive": int(np.count_nonzero(label[at] == 1)),
+                    "negative": int(np.count_nonzero(label[at] == 0)),
+                    "unknown": int(np.count_nonzero(np.isnan(label[at]))),
+                    "located": int(np.count_nonzero(located[at])),
+                    "outlined": int(np.count_nonzero(outlined[at])),
+                }
+                for finding in self.findings
+                for at in [self["finding"] == finding]
+            },
+        }
+
     def detection_pairs(self) -> NDArray[np.int64]:
         """The pairs (k,) whose detections are hits or false: those labelled 0, and those whose place is known.
 

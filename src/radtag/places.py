@@ -8,10 +8,8 @@ out equals :mod:`radtag.evaluate`'s to the last digit. ``metrics.json`` and ``pa
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import radtag
-from radtag import regions
+from radtag import process, regions
 from radtag.ahead import map_ahead
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
@@ -134,12 +132,12 @@ def score_places(
         **grouped(table, values := values_of(dataset, groups), groups, bootstraps=bootstraps, seed=seed),
         "about": {
             **made_from,
-            **_counts(table),
+            **table.counts(),
             "unreadable": bad,
             "left_out": [f"Not scored, having no map: {', '.join(left_out)}."] if left_out else [],
             "versions": {name: importlib.metadata.version(name) for name in ("numpy", "scipy")}
             | {"radtag": radtag.__version__, "python": platform.python_version()},
-            "hardware": f"cpu, {counted(_cores(), 'core[s]')}, {platform.machine()}",
+            "hardware": f"cpu, {counted(process.cores(), 'core[s]')}, {platform.machine()}",
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
             "card": {},
             "notes": [*dataset.notes, *_notes(measures, bad, lost), *given.notes()],
@@ -281,13 +279,6 @@ def _made_from(
     seed: int,
 ) -> dict[str, Any]:
     """As of an evaluation, and which measures alone were worked out."""
-    rows = [
-        [
-            *(one.image, one.patient, one.split, one.labels, dict(one.boxes_xyxy), one.box_frame_rc),
-            {finding: mask.name for finding, mask in one.masks.items()},
-        ]
-        for one in dataset.records
-    ]
     return {
         "run": given.name,
         "data": dataset.name,
@@ -300,29 +291,9 @@ def _made_from(
             key: dict(zip(given.findings, value, strict=True)) if isinstance(value, list) else value
             for key, value in given.settings.items()
         },
-        "digests": {"run": given.digest, "data": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]},
+        "digests": {"run": given.digest, "data": dataset.digest()},
         "by": list(by),
         "measures": list(measures),
-    }
-
-
-def _counts(table: PairTable) -> dict[str, Any]:
-    label = table["label"]
-    return {
-        "images": len(set(table["image"].tolist())),
-        "patients": len(set(table["patient"].tolist())),
-        "pairs": int(np.count_nonzero(~np.isnan(label))),
-        "counts": {
-            finding: {
-                "positive": int(np.count_nonzero(label[at] == 1)),
-                "negative": int(np.count_nonzero(label[at] == 0)),
-                "unknown": int(np.count_nonzero(np.isnan(label[at]))),
-                "located": int(np.count_nonzero(table["located"][at] == 1)),
-                "outlined": int(np.count_nonzero(~np.isnan(table["mask_share"][at]))),
-            }
-            for finding in table.findings
-            for at in [table["finding"] == finding]
-        },
     }
 
 
@@ -346,7 +317,3 @@ def _without_empty(result: Mapping[str, Any]) -> dict[str, Any]:
         else {name: {key: value for key, value in own.items() if key not in gone} for name, own in held.items()}
         for part, held in result.items()
     }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,6 @@
 """How a process of radtag's uses its machine. The command line sets it; a library must not, and does not.
 
-Both are measured on two cores, PyTorch on the CPU: docs/results.md, "Speed". What the user has set stays.
+What is set was measured on two cores, PyTorch on the CPU: docs/results.md, "Speed". What the user has set stays.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ def keep_memory() -> bool:
     if mallopt is None:  # another C library
         return False
     return all([mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES), mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)])
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def let_waiting_threads_sleep() -> None:

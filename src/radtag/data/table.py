@@ -6,6 +6,8 @@ Boxes and masks ride along for scoring only; nothing under :mod:`radtag.train` r
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -129,6 +131,18 @@ class Dataset:
     def patients(self) -> list[str]:
         """Per image; an image without a patient is its own."""
         return [record.patient or f"image:{record.image}" for record in self.records]
+
+    def digest(self) -> str:
+        """A short name of what an evaluation takes from here: images, labels and where findings lie, by name."""
+        hashed = hashlib.sha256()
+        for one in self.records:
+            row = [
+                *(one.image, one.patient, one.split, one.labels, dict(one.boxes_xyxy), one.box_frame_rc),
+                {finding: mask.name for finding, mask in one.masks.items()},
+                *([dict(one.readers_xy)] if one.readers_xy else []),
+            ]
+            hashed.update(json.dumps(row).encode())
+        return hashed.hexdigest()[:16]
 
     def only(self, *splits: str) -> Dataset:
         """The images of the named splits.

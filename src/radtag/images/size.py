@@ -19,7 +19,10 @@ def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
         UnreadableImage: as :func:`radtag.images.read`; a damaged PNG or JPEG whose header is whole is not noticed.
     """
     path = Path(path)
-    found = _of_header(path)
+    try:
+        found = _of_header(path)
+    except OSError:  # which reading it says, with the next step
+        found = None
     if found is None:
         return read(path).size_rc
     refuse_bomb(path, *found)
