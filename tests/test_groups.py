@@ -183,5 +183,13 @@ def test_folds_are_grouped_by_what_all_of_them_are(tmp_path: Path) -> None:
         "Not grouped by age: not all folds are. Evaluate them again with --by age.",
         "Not grouped by age:40: not all folds are. Evaluate them again with --by age:40.",
     ]
+    for folder in folders:
+        write_values(folder, {"site": {f"{folder.name}{i}.png": f"{folder.name}{i}" for i in range(12)}})
+    # More values together than of any fold, and than there may be groups.
+    by, values, notes = pooled(folders, [["site", "size"]] * 2)
+    assert (by, values) == (["size"], {})
+    assert notes == [
+        "Not grouped by site. --by site: it has 24 different values, such as 'a0'. Group by a column of at most 20."
+    ]
     (folders[0] / "groups.csv").unlink()  # as of evaluations from before there was such a file
     assert pooled(folders, [["sex", "size"]] * 2)[0] == ["size"]

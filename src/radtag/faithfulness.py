@@ -22,7 +22,6 @@ Conventions
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radtag.data.csvfile import write_csv
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadSetting
 from radtag.geometry import Frame, to_original
@@ -196,30 +196,17 @@ def summarised(
 def write(folder: Path, pairs: Iterable[Followed]) -> None:
     """A row a pair as ``faithfulness.csv``; where there is none, one of an earlier evaluation goes."""
     rows = [
-        {
-            "image": one.image,
-            "patient": one.patient,
-            "finding": one.finding,
-            "insertion": f"{one.insertion.area:.9g}",
-            "deletion": f"{one.deletion.area:.9g}",
-            "insertion_scores": " ".join(f"{score:.6g}" for score in one.insertion.scores),
-            "deletion_scores": " ".join(f"{score:.6g}" for score in one.deletion.scores),
-        }
+        [
+            *(one.image, one.patient, one.finding),
+            *(f"{curve.area:.9g}" for curve in (one.insertion, one.deletion)),
+            *(" ".join(f"{score:.6g}" for score in curve.scores) for curve in (one.insertion, one.deletion)),
+        ]
         for one in pairs
     ]
     if not rows:
         (folder / FILE).unlink(missing_ok=True)
         return
-    beside = folder / f".{FILE}.{os.getpid()}.part"
-    try:
-        # A name that is not UTF-8 is written as the bytes it has on the disk, as in pairs.csv.
-        with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(beside, folder / FILE)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_csv(folder / FILE, COLUMNS, rows)
 
 
 def read(folder: Path) -> list[Followed]:

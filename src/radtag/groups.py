@@ -26,7 +26,6 @@ Conventions
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radtag.data.csvfile import write_csv
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.metrics import Resampling, bootstrap
@@ -122,17 +122,9 @@ def write_values(folder: Path, values: Values) -> None:
     if not values:
         (folder / FILE).unlink(missing_ok=True)
         return
-    beside = folder / f".{FILE}.{os.getpid()}.part"
-    try:
-        # A name that is not UTF-8 is written as the bytes it has on the disk, as in pairs.csv.
-        with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["image", *values])
-            for image in next(iter(values.values())):
-                rows.writerow([image, *(of_image[image] for of_image in values.values())])
-        os.replace(beside, folder / FILE)
-    finally:
-        beside.unlink(missing_ok=True)
+    images = next(iter(values.values()))
+    rows = ([image, *(of_image[image] for of_image in values.values())] for image in images)
+    write_csv(folder / FILE, ["image", *values], rows)
 
 
 def read_values(folder: Path) -> dict[str, dict[str, str]]:
@@ -159,14 +151,23 @@ def pooled(folders: Sequence[Path], asked: Sequence[Sequence[str]]) -> tuple[lis
     """
     each = [read_values(folder) for folder in folders]
     kept: list[str] = []
-    lost: list[str] = []
+    values: dict[str, dict[str, str]] = {}
+    notes: list[str] = []
     for text in dict.fromkeys(text for of_fold in asked for text in of_fold):
-        column = By.parse(text).column
-        whole = all(text in of_fold for of_fold in asked)
-        (kept if whole and (column == "size" or all(column in values for values in each)) else lost).append(text)
-    columns = dict.fromkeys(column for text in kept if (column := By.parse(text).column) != "size")
-    values = {name: {image: value for fold in each for image, value in fold[name].items()} for name in columns}
-    notes = [f"Not grouped by {text}: not all folds are. Evaluate them again with --by {text}." for text in lost]
+        by = By.parse(text)
+        there = by.column == "size" or all(by.column in fold for fold in each)
+        if not (there and all(text in of_fold for of_fold in asked)):
+            notes.append(f"Not grouped by {text}: not all folds are. Evaluate them again with --by {text}.")
+            continue
+        if by.column != "size":
+            of_image = {image: value for fold in each for image, value in fold[by.column].items()}
+            try:
+                _of_images(by, of_image)
+            except BadSetting as error:  # of all folds together, as more values than of any
+                notes.append(f"Not grouped by {text}. {error}")
+                continue
+            values[by.column] = of_image
+        kept.append(text)
     return kept, values, notes
 
 

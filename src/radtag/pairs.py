@@ -33,7 +33,6 @@ In an evaluation ``inside`` the lungs, marked and the columns against the true m
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radtag.data.csvfile import write_csv
 from radtag.errors import BadData
 from radtag.metrics import froc
 
@@ -215,7 +215,6 @@ class PairTable:
     def write(self, path: Path) -> None:
         """As ``pairs.csv``; whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         columns: list[Iterable[str]] = []
         for name in COLUMNS:
             if name in self.text:
@@ -226,16 +225,7 @@ class PairTable:
                 columns.append(self._cells(DETECTIONS.index(name)))
             else:
                 columns.append(map(_cell, self.numbers[name].tolist()))
-        try:
-            # A name that is not UTF-8 is written as the bytes it has on the disk.
-            with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(COLUMNS)
-                writer.writerows(zip(*columns, strict=True))
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_csv(path, COLUMNS, zip(*columns, strict=True))
 
     def _cells(self, of: int) -> Iterator[str]:
         return (";".join(_cell(one[of]) for one in found) for found in self.detections)

@@ -1,11 +1,12 @@
-"""Comma-separated files as people save them: byte-order marks, semicolons, blank columns, stray spaces."""
+"""Comma-separated files as people save them, with byte-order marks, semicolons, blank columns; and as we write them."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +120,25 @@ def read_csv(path: Path) -> CsvFile:
             )
         rows.append((line, tuple(cells[: len(header)])))
     return CsvFile(path, tuple(header), tuple(rows), decimal_comma=separator != ",")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table, whole or not at all; a name that is not UTF-8 as the bytes it has on the disk.
+
+    Args:
+        path: the file, in a folder that is there.
+        header: column names.
+        rows: cells, in the columns' order.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _separator(text: str) -> str:
