@@ -48,7 +48,7 @@ from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.gallery import FixedCase, choose_and_draw, pooled_gallery, read_fixed, write_fixed
 from radtag.geometry import cell_weights, mask_to_frame, stretch_mask
-from radtag.groups import By, checked, grouped, values_of, write_values
+from radtag.groups import By, Values, checked, grouped, values_of, write_values
 from radtag.groups import pooled as pooled_groups
 from radtag.images import Image, read_mask
 from radtag.metrics import PixelRanking, boxes, masks, points
@@ -56,7 +56,7 @@ from radtag.metrics.classification import checked_labels
 from radtag.metrics.resize import bilinear
 from radtag.pairs import PairTable
 from radtag.predictions import Predictor, predictions
-from radtag.report.page import Curve, Plot, replace_text, thousands, write_report
+from radtag.report.page import Curve, Gallery, Plot, replace_text, thousands, write_report
 from radtag.report.plots import froc_plot, presence_plots, reliability_plot
 from radtag.summary import FROC_BY, PixelCounts, operating_points, summarise
 from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
@@ -157,11 +157,9 @@ def evaluate(
             f"{dataset.name}: none of its {counted(len(dataset), 'image[s]')} can be read. The first: {first}"
         )
     pixels = PixelCounts.of(scorer.pixels, list(scorer.patients)) if scorer.outlined else None
+    values = values_of(dataset, groups)
     result = {
-        **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
-        **operating_points(table, bootstraps=bootstraps, seed=seed),
-        **asked(table, bootstraps=bootstraps, seed=seed),
-        **grouped(table, values := values_of(dataset, groups), groups, bootstraps=bootstraps, seed=seed),
+        **_numbers(table, pixels, values, groups, bootstraps=bootstraps, seed=seed),
         "about": {**made_from, **_about(tagger, dataset, table, bad, scorer, left_out, seen_before)},
     }
     followed = faithful.measure(tagger, dataset, faithfulness, progress=progress)
@@ -169,16 +167,7 @@ def evaluate(
     gallery, fixed = choose_and_draw(tagger, dataset, table)
     result["about"]["images_per_second"] = float(f"{result['about']['images'] / max(seconds, 1e-9):.3g}")
     result["about"]["minutes"] = round((time.monotonic() - started) / 60, 2)
-
-    (out / "pixels.npz").unlink(missing_ok=True)  # of an earlier evaluation
-    if pixels is not None:
-        pixels.write(out / "pixels.npz")
-    table.write(out / "pairs.csv")
-    write_values(out, values)
-    faithful.write(out, followed)
-    write_fixed(out, fixed)
-    replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-    write_report(out / "report.html", result, curves(table), gallery, plots(table, result))
+    _write(out, result, table, pixels, values, followed, fixed, gallery)
     return result
 
 
@@ -268,26 +257,49 @@ def pool(
         ],
     }
     result = {
-        **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
-        **operating_points(table, bootstraps=bootstraps, seed=seed),
-        **asked(table, bootstraps=bootstraps, seed=seed),
-        **grouped(table, values, [By.parse(text) for text in by], bootstraps=bootstraps, seed=seed),
+        **_numbers(table, pixels, values, [By.parse(text) for text in by], bootstraps=bootstraps, seed=seed),
         **faithful.summarised(followed, table.findings, images=faithfulness, bootstraps=bootstraps, seed=seed),
         "about": about,
     }
     out.mkdir(parents=True, exist_ok=True)
+    # Chosen by their truth alone, fold by fold, so that they stand for all.
+    fixed = [case for path in paths for case in read_fixed(path)]
+    _write(out, result, table, pixels, values, followed, fixed, pooled_gallery(fixed))
+    return result
+
+
+def _numbers(
+    table: PairTable, pixels: PixelCounts | None, values: Values, by: Sequence[By], *, bootstraps: int, seed: int
+) -> dict[str, Any]:
+    """What ``metrics.json`` has that follows from the table."""
+    return {
+        **summarise(table, pixels, bootstraps=bootstraps, seed=seed),
+        **operating_points(table, bootstraps=bootstraps, seed=seed),
+        **asked(table, bootstraps=bootstraps, seed=seed),
+        **grouped(table, values, by, bootstraps=bootstraps, seed=seed),
+    }
+
+
+def _write(
+    out: Path,
+    result: Mapping[str, Any],
+    table: PairTable,
+    pixels: PixelCounts | None,
+    values: Values,
+    followed: Sequence[faithful.Followed],
+    fixed: Sequence[FixedCase],
+    gallery: Gallery,
+) -> None:
+    """All files of a folder; of an earlier evaluation there none stays that this one has no content for."""
     (out / "pixels.npz").unlink(missing_ok=True)
     if pixels is not None:
         pixels.write(out / "pixels.npz")
     table.write(out / "pairs.csv")
     write_values(out, values)
     faithful.write(out, followed)
-    # Chosen by their truth alone, fold by fold, so that they stand for all.
-    fixed: list[FixedCase] = [case for path in paths for case in read_fixed(path)]
     write_fixed(out, fixed)
     replace_text(out / "metrics.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-    write_report(out / "report.html", result, curves(table), pooled_gallery(fixed), plots(table, result))
-    return result
+    write_report(out / "report.html", result, curves(table), gallery, plots(table, result))
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
