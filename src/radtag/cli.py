@@ -767,6 +767,7 @@ def score(
     \b
     Example: radtag score gradcam_maps chexpert:CheXpert --values image --mask otsu --out scores
     """
+    process.keep_memory()
     from radtag.data.sources import open_source
     from radtag.score import score as act
 
