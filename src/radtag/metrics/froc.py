@@ -193,8 +193,9 @@ def average_precision(kinds: ArrayLike, scores: ArrayLike, *, lesions: int) -> f
         lesions: of all cases, found or not.
     """
     kind = np.asarray(kinds, dtype=np.int8)[np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")]
-    hits, false = (kind == HIT).cumsum()[:, None], (kind == FALSE).cumsum()[:, None]
-    return float(precisions(hits.astype(np.float64), false.astype(np.float64), np.array([float(lesions)]))[0])
+    at = kind == HIT
+    hits, false = (running.cumsum()[at, None].astype(np.float64) for running in (at, kind == FALSE))
+    return float(precision_at_recalls(hits, false, np.array([float(lesions)]))[0])
 
 
 def precision_at_recalls(hits: Values, false: Values, lesions: Values) -> Values:
@@ -215,19 +216,3 @@ def precision_at_recalls(hits: Values, false: Values, lesions: Values) -> Values
     reached = np.searchsorted(RECALLS, recall, side="right")
     gained = np.diff(reached, axis=0, prepend=0)
     return np.where(lesions > 0, (gained * precision).sum(axis=0) / len(RECALLS), np.nan)
-
-
-def precisions(hits: Values, false: Values, lesions: Values) -> Values:
-    """COCO's average precision of running counts (detection, replicate), best first, of (replicate,) lesions."""
-    result = np.full(len(lesions), np.nan)
-    if not len(hits):
-        result[lesions > 0] = 0.0
-        return result
-    called = hits + false
-    precision = np.divide(hits, called, out=np.zeros(hits.shape), where=called > 0)
-    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    for r in np.flatnonzero(lesions > 0).tolist():
-        at = np.searchsorted(hits[:, r] / lesions[r], RECALLS, side="left")
-        reached = at < len(hits)
-        result[r] = precision[at[reached], r].sum() / len(RECALLS)
-    return result
