@@ -56,7 +56,13 @@ print(f"layer {explained.layer}: of {len(hits)} squares and rings, {int(np.sum(h
 
 # Does the score follow the map? Pixels are put onto the blurred image in the map's order; 1 is the best.
 i, k = present[0]
-scores = lambda batch: model.eval()(torch.from_numpy(batch[:, None])).sigmoid()[:, k].detach()  # noqa: E731
+
+
+def scores(batch: np.ndarray) -> torch.Tensor:
+    """Of images (batch, 64, 64) the finding's probabilities (batch,)."""
+    return model.eval()(torch.from_numpy(batch[:, None])).sigmoid()[:, k].detach()
+
+
 print(f"insertion of the first: {perturbation.insertion(scores, images[i], maps[i, k], steps=16).area:.2f}")
 
 draw.write_picture(Path("out/explained.png"), draw.sheet([draw.overlay(images[i], maps[i, k]) for i, k in present]))
