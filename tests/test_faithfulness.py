@@ -149,6 +149,7 @@ def test_folds_are_pooled(tagger: Tagger, dataset: Dataset, tmp_path: Path) -> N
         for name, entry in whole["faithfulness"][part].items():
             assert result["faithfulness"][part][name] == pytest.approx(entry, abs=1e-5), name
     assert "Does the score follow the map?" in (tmp_path / "pooled" / "report.html").read_text(encoding="utf-8")
+    assert faithfulness.pooled(folds, [0, 0]) == (0, [], [])  # whatever lies there
     evaluate(tagger, replace(dataset, records=dataset.records[:1]), folds[0], bootstraps=0, overwrite=True)
     result = pool(folds, tmp_path / "other", bootstraps=0)
     assert "faithfulness" not in result

@@ -101,6 +101,9 @@ def test_pointing_alone_marks_nothing(dataset, maps, tmp_path) -> None:
     assert "pointing" in quick["micro"]
     assert not {"iou", "dice", "box_0.3", "healthy_marked"} & set(quick["micro"])
     assert quick["about"]["measures"] == ["pointing"]
+    (tmp_path / "out" / "faithfulness.csv").write_text("of an earlier evaluation")
+    score(maps, dataset, tmp_path / "out", measures=["pointing"], bootstraps=0)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["metrics.json", "pairs.csv"]
     with pytest.raises(BadSetting, match="holds a result made otherwise"):
         score(maps, dataset, tmp_path / "out", measures=["pointing", "iou"], bootstraps=0)
     with pytest.raises(BadSetting, match="dice"):

@@ -246,8 +246,10 @@ def pooled(folders: Sequence[Path], asked: Sequence[int]) -> tuple[int, list[Fol
         folders: the evaluations, one a fold.
         asked: what each was asked for.
     """
+    if not any(asked):
+        return 0, [], []
     each = [read(folder) for folder in folders]
     steps = {len(one.insertion.scores) for pairs in each for one in pairs}
-    if not any(asked) or (len(set(asked)) == 1 and len(steps) == 1):
+    if len(set(asked)) == 1 and len(steps) <= 1:  # none where no image has a finding
         return asked[0], [one for pairs in each for one in pairs], []
     return 0, [], ["Insertion and deletion are left out: not all folds have them, in as many images and steps."]

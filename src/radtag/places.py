@@ -146,7 +146,7 @@ def score_places(
     }
     result["about"]["minutes"] = round((time.monotonic() - started) / 60, 2)
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("pixels.npz", "report.html", "pictures.json"):  # of an earlier evaluation
+    for name in ("pixels.npz", "report.html", "pictures.json", "faithfulness.csv"):  # of an earlier evaluation
         (out / name).unlink(missing_ok=True)
     table.write(out / "pairs.csv")
     write_values(out, values)
