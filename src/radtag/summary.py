@@ -15,7 +15,7 @@ import copy
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -32,6 +32,8 @@ FROC_BY = {"froc": "detection_point", "froc_0.3": "detection_0.3"}
 """By which column of detections each FROC tells a hit."""
 
 Values = NDArray[np.float64]
+Named = tuple[str, Callable[[], Replicates]]
+"""The key of a metric, and what works it out."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,7 @@ def replicates(
             yield key, measure()
 
 
-def _measures(
-    table: PairTable, pixels: PixelCounts | None, draws: Resampling | None
-) -> Iterator[tuple[str, Callable[[], Replicates]]]:
+def _measures(table: PairTable, pixels: PixelCounts | None, draws: Resampling | None) -> Iterator[Named]:
     """Every metric of the table by its key, worked out when it is called for."""
     findings = table.findings
     count = len(findings)
@@ -150,86 +150,136 @@ def _measures(
         or (table["finding"].reshape(-1, count) != np.array(findings)).any()
     ):
         raise BadData(f"{len(table)} pairs are not whole images of {count} findings each. Write pairs.csv again.")
-    patients = table["patient"]
-    resampling = draws.of(patients.tolist())
-    finding = np.tile(np.arange(count), len(table) // count)
-    label, score = table["label"], table["score"]
-
-    def mean(values: Values, where: NDArray[np.bool_]) -> Callable[[], Replicates]:
-        return lambda: bootstrap.mean(values[where], finding[where], count, _rows(resampling, np.flatnonzero(where)))
-
-    def grid(values: Values) -> Values:
-        return values.reshape(-1, count)
-
-    by_image = _rows(resampling, np.arange(0, len(table), count))
-    yield "auroc", partial(bootstrap.ranking, grid(label), grid(score), by_image)
-    yield "average_precision", partial(bootstrap.ranking, grid(label), grid(score), by_image, "average_precision")
-    positive, negative = label == 1, label == 0
-    yield "sensitivity", mean(table["positive"], positive)
-    yield "specificity", mean(1 - table["positive"], negative)
-    yield "brier", mean((score - label) ** 2, positive | negative)
-    if not ((score < 0) | (score > 1)).any():  # scores that anyone made may be no probabilities
-        yield "ece", partial(bootstrap.calibration_error, label, score, finding, count, resampling)
-
-    located = table["located"] == 1
-    if located.any():
-        yield "pointing", mean(table["pointing"], located)
-        yield "pointing_network", mean(table["pointing_network"], located)
-        asked = located & ~np.isnan(table["pointing_readers"])
-        if asked.any():
-            yield "pointing_readers", mean(table["pointing_readers"], asked)
-        for name, column in (("iobb", "iobb"), ("iou", "iou_boxes")):
-            for threshold in REGION_THRESHOLDS:
-                # An area of nothing has an undefined share in the boxes, but it has not found them.
-                yield f"{name}_{threshold:g}", mean((table[column] > threshold).astype(np.float64), located)
-        boxed = np.repeat(np.arange(len(table)), [len(ious) for ious in table.box_iou])
-        found = boxes.found_at_iou([iou for ious in table.box_iou for iou in ious], BOX_THRESHOLDS)
-        for i, threshold in enumerate(BOX_THRESHOLDS):
-            rows = _rows(resampling, boxed)
-            yield f"box_{threshold:g}", partial(bootstrap.mean, found[:, i], finding[boxed], count, rows)
-        best = np.array([max(ious, default=np.nan) for ious in table.box_iou])
-        fits = np.mean([best >= threshold for threshold in BOX_ACCURACY_THRESHOLDS], axis=0)
-        yield "box_accuracy_v2", mean(np.where(np.isnan(best), np.nan, fits), located)
-
-    outlined = located & ~np.isnan(table["mask_share"])
-    if outlined.any():
-        if pixels is not None:
-            number = dict(zip(patients.tolist(), resampling.row.tolist(), strict=True))
-            yield "pixel_ap", partial(pixels.ranking, resampling, number)
-        for name in ("poi_matched", "dice", "iou", "precision", "poi"):
-            yield name, mean(table[name], outlined)
-        # CheXlocalize: a mask of nothing has no value where only what is found counts, and is 0 where all counts.
-        yield "miou", mean(np.where(np.isnan(table["precision"]), np.nan, table["iou"]), outlined)
-        known = np.isin(finding, finding[outlined]) & negative
-        false_alarm = np.where(table["marked"] > 0, 0.0, np.nan)
-        yield "miou_all", mean(np.where(outlined, table["iou"], false_alarm), outlined | known)
-
+    pairs = _Pairs(table, draws.of(table["patient"].tolist()), np.tile(np.arange(count), len(table) // count), count)
+    yield from _presence(pairs)
+    if pairs.located.any():
+        yield from _places(pairs)
+    if pairs.outlined.any():
+        yield from _outlines(pairs, pixels)
     # Of what evaluations of earlier versions lack, nothing is said where all are such.
     detected = ~np.isnan(table["proposed"])
-    if (located & detected).any():
-        yield "pointing_game", mean(table["pointing_game"], located)
-        for key, rule in FROC_BY.items():
-            yield key, partial(_froc, table, rule, resampling)
-        for threshold in DETECTION_IOUS:
-            yield f"ap_{threshold:g}", partial(_detection_precision, table, f"detection_{threshold:g}", resampling)
-    if (outlined & detected).any():
-        for name, column in (("hit_rate", "hit_rate"), ("miou_otsu", "iou_otsu"), ("ncc", "ncc")):
-            yield name, mean(table[column], outlined)
-        for name in ("boundary", "hd95"):
-            yield f"{name}_px", mean(table[f"{name}_px"], outlined)
-            if not np.isnan(table[f"{name}_mm"][outlined]).all():
-                yield f"{name}_mm", mean(table[f"{name}_mm"], outlined)
-
-    lunged = located & ~np.isnan(table["area_outside_lungs"])
+    if (pairs.located & detected).any():
+        yield from _detections(pairs)
+    if (pairs.outlined & detected).any():
+        yield from _against_outlines(pairs)
+    lunged = pairs.located & ~np.isnan(table["area_outside_lungs"])
     if lunged.any():
         for name in ("map_outside_lungs", "area_outside_lungs"):
-            yield name, mean(table[name], lunged)
-
-    if negative.any():
+            yield name, pairs.mean(table[name], lunged)
+    if pairs.negative.any():
         marked = table["marked"]
-        yield "healthy_marked", mean(marked, negative)
-        yield "healthy_any", mean(np.where(np.isnan(marked), np.nan, marked > 0), negative)
-        yield "healthy_peak", mean(table["map_max"], negative)
+        yield "healthy_marked", pairs.mean(marked, pairs.negative)
+        yield "healthy_any", pairs.mean(np.where(np.isnan(marked), np.nan, marked > 0), pairs.negative)
+        yield "healthy_peak", pairs.mean(table["map_max"], pairs.negative)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """A table and what its measures have in common.
+
+    Args:
+        table: pairs, image by image, every image with every finding in one order.
+        resampling: of the patients of these pairs.
+        finding: (pair,) number of each pair's finding.
+        count: how many findings there are.
+    """
+
+    table: PairTable
+    resampling: Resampling
+    finding: NDArray[np.int64]
+    count: int
+
+    @cached_property
+    def negative(self) -> NDArray[np.bool_]:
+        """(pair,) labelled 0."""
+        return self.table["label"] == 0
+
+    @cached_property
+    def located(self) -> NDArray[np.bool_]:
+        """(pair,) of a finding whose place is known."""
+        return self.table["located"] == 1
+
+    @cached_property
+    def outlined(self) -> NDArray[np.bool_]:
+        """(pair,) of a finding with a true mask."""
+        return self.located & ~np.isnan(self.table["mask_share"])
+
+    def mean(self, values: Values, where: NDArray[np.bool_]) -> Callable[[], Replicates]:
+        """The mean of the values (pair,) of some pairs (pair,)."""
+        rows = np.flatnonzero(where)
+        return lambda: bootstrap.mean(values[rows], self.finding[rows], self.count, _rows(self.resampling, rows))
+
+
+def _presence(pairs: _Pairs) -> Iterator[Named]:
+    table = pairs.table
+    label, score = table["label"], table["score"]
+    grids = label.reshape(-1, pairs.count), score.reshape(-1, pairs.count)  # (image, finding)
+    by_image = _rows(pairs.resampling, np.arange(0, len(table), pairs.count))
+    yield "auroc", partial(bootstrap.ranking, *grids, by_image)
+    yield "average_precision", partial(bootstrap.ranking, *grids, by_image, "average_precision")
+    yield "sensitivity", pairs.mean(table["positive"], label == 1)
+    yield "specificity", pairs.mean(1 - table["positive"], pairs.negative)
+    yield "brier", pairs.mean((score - label) ** 2, (label == 1) | pairs.negative)
+    if not ((score < 0) | (score > 1)).any():  # scores that anyone made may be no probabilities
+        yield "ece", partial(bootstrap.calibration_error, label, score, pairs.finding, pairs.count, pairs.resampling)
+
+
+def _places(pairs: _Pairs) -> Iterator[Named]:
+    """Points, regions and boxes."""
+    table, located = pairs.table, pairs.located
+    yield "pointing", pairs.mean(table["pointing"], located)
+    yield "pointing_network", pairs.mean(table["pointing_network"], located)
+    asked = located & ~np.isnan(table["pointing_readers"])
+    if asked.any():
+        yield "pointing_readers", pairs.mean(table["pointing_readers"], asked)
+    for name, column in (("iobb", "iobb"), ("iou", "iou_boxes")):
+        for threshold in REGION_THRESHOLDS:
+            # An area of nothing has an undefined share in the boxes, but it has not found them.
+            yield f"{name}_{threshold:g}", pairs.mean((table[column] > threshold).astype(np.float64), located)
+    boxed = np.repeat(np.arange(len(table)), [len(ious) for ious in table.box_iou])
+    rows = _rows(pairs.resampling, boxed)
+    found = boxes.found_at_iou([iou for ious in table.box_iou for iou in ious], BOX_THRESHOLDS)
+    for i, threshold in enumerate(BOX_THRESHOLDS):
+        of_box = pairs.finding[boxed], pairs.count
+        yield f"box_{threshold:g}", partial(bootstrap.mean, found[:, i], *of_box, rows)
+    best = np.array([max(ious, default=np.nan) for ious in table.box_iou])
+    fits = np.mean([best >= threshold for threshold in BOX_ACCURACY_THRESHOLDS], axis=0)
+    yield "box_accuracy_v2", pairs.mean(np.where(np.isnan(best), np.nan, fits), located)
+
+
+def _outlines(pairs: _Pairs, pixels: PixelCounts | None) -> Iterator[Named]:
+    """Pixels, and masks against true masks."""
+    table, outlined, resampling = pairs.table, pairs.outlined, pairs.resampling
+    if pixels is not None:
+        number = dict(zip(table["patient"].tolist(), resampling.row.tolist(), strict=True))
+        yield "pixel_ap", partial(pixels.ranking, resampling, number)
+    for name in ("poi_matched", "dice", "iou", "precision", "poi"):
+        yield name, pairs.mean(table[name], outlined)
+    # CheXlocalize: a mask of nothing has no value where only what is found counts, and is 0 where all counts.
+    yield "miou", pairs.mean(np.where(np.isnan(table["precision"]), np.nan, table["iou"]), outlined)
+    known = np.isin(pairs.finding, pairs.finding[outlined]) & pairs.negative
+    false_alarm = np.where(table["marked"] > 0, 0.0, np.nan)
+    yield "miou_all", pairs.mean(np.where(outlined, table["iou"], false_alarm), outlined | known)
+
+
+def _detections(pairs: _Pairs) -> Iterator[Named]:
+    yield "pointing_game", pairs.mean(pairs.table["pointing_game"], pairs.located)
+    for key, rule in FROC_BY.items():
+        yield key, partial(_froc, pairs.table, rule, pairs.resampling)
+    for threshold in DETECTION_IOUS:
+        rule = f"detection_{threshold:g}"
+        yield f"ap_{threshold:g}", partial(_detection_precision, pairs.table, rule, pairs.resampling)
+
+
+def _against_outlines(pairs: _Pairs) -> Iterator[Named]:
+    """What only later versions measure against true masks."""
+    table, outlined = pairs.table, pairs.outlined
+    for name, column in (("hit_rate", "hit_rate"), ("miou_otsu", "iou_otsu"), ("ncc", "ncc")):
+        yield name, pairs.mean(table[column], outlined)
+    for name in ("boundary", "hd95"):
+        yield f"{name}_px", pairs.mean(table[f"{name}_px"], outlined)
+        if not np.isnan(table[f"{name}_mm"][outlined]).all():
+            yield f"{name}_mm", pairs.mean(table[f"{name}_mm"], outlined)
 
 
 def _froc(table: PairTable, rule: str, resampling: Resampling) -> Replicates:
