@@ -33,6 +33,11 @@ _MARKERS = "osD^vPX*"
 """With the colours, so that methods are told apart without them."""
 
 
+def _look(number: int) -> tuple[str, str]:
+    """Colour and marker of a method: those of 64 differ, and those of 8 in both."""
+    return _SERIES[number % 8], _MARKERS[(number + number // 8) % 8]
+
+
 def presence_plots(
     label: FloatArray,
     score: FloatArray,
@@ -240,7 +245,7 @@ def groups(
     step = 0.8 / max(len(series), 1)
     figure, (axis,) = _figure(1, width_in, 0.85 + len(rows) * max(0.3, 0.155 * len(series) + 0.1))
     for number, name in enumerate(series):
-        colour, marker = _SERIES[number % 8], _MARKERS[number % 8]
+        colour, marker = _look(number)
         at = np.array([len(rows) - 1 - row + 0.4 - (number + 0.5) * step for row in range(len(rows))])
         value, low, high = np.array([of[number] for of in values], dtype=np.float64).T
         axis.hlines(at, low, high, color=colour, linewidth=1.7, alpha=0.5)
@@ -280,7 +285,7 @@ def against_cost(
     for axis, (words, cost) in zip(axes, costs, strict=True):
         known = ~np.isnan(cost)
         for number in np.flatnonzero(known).tolist():
-            colour, marker = _SERIES[number % 8], _MARKERS[number % 8]
+            colour, marker = _look(number)
             axis.vlines(cost[number], low[number], high[number], color=colour, linewidth=1.7, alpha=0.5)
             axis.scatter(
                 cost[number], value[number], s=36, color=colour, marker=marker, linewidths=0, zorder=3,
@@ -288,7 +293,12 @@ def against_cost(
             )  # fmt: skip
         own = cost[known]
         if len(own) and own.min() > 0 and own.max() / own.min() > 8:
+            from matplotlib import ticker
+
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda at, _: f"{at:g}"))
+            axis.xaxis.set_minor_locator(ticker.NullLocator())
         elif len(own):
             axis.set_xlim(0, own.max() * 1.15 if own.max() > 0 else 1)
         axis.set(xlabel=words, ylabel=title)
@@ -314,7 +324,7 @@ def key_of(series: Sequence[str]) -> list[tuple[str, str]]:
     return [
         (
             f'<svg width="12" height="12" viewBox="0 0 12 12" fill="var(--s{i % 8})" aria-hidden="true">'
-            f"{shapes[_MARKERS[i % 8]]}</svg>",
+            f"{shapes[_look(i)[1]]}</svg>",
             name,
         )
         for i, name in enumerate(series)
