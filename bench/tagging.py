@@ -7,10 +7,10 @@ finding is positive in one image of 14: an image has one positive finding on ave
 ``--run`` and ``--files`` a trained run tags real images, taken again and again until there are as many as asked for,
 by its own thresholds. In every round, one after another:
 
-- decode: the files decoded by Pillow into bytes and nothing else, in as many threads as tagging uses. Tagging's own
-  reader is faster in places, and is not what it is measured against;
-- forward: prepared batches through the network as trained (tagging folds its own), as large as tagging's, with as many
-  threads of torch; nothing else;
+- decode: the files decoded by Pillow into bytes and nothing else, in a thread for each core. Tagging's own reader is
+  faster in places, and is not what it is measured against;
+- forward: prepared batches through the network as trained (tagging folds its own), as large as tagging's, each in as
+  many threads of torch as there are cores (tagging has batches side by side); nothing else;
 - whole: ``tag_files``, from the files to the finished folder.
 
 The command line tells the C library to keep freed memory (``radtag.process``), which makes any network faster. So the
@@ -154,7 +154,7 @@ def measure(what: str, run: Path, files: list[Path], out: Path, save: list[str])
                 model(tagger.runs[0].normalise(torch.from_numpy(pixels)))
 
     def whole(some: list[Path]) -> None:
-        tag_files(tagger, some, out, save=save, threads=threads)
+        tag_files(tagger, some, out, save=save)
 
     took = []
     for step in (whole,) if what == "whole" else (decoding, forward):

@@ -560,6 +560,43 @@ def test_a_failing_network_ends_the_call_without_hanging(run, tmp_path, monkeypa
         tag_files(run, files, tmp_path / "out", batch_size=2)
 
 
+def test_batches_go_through_the_network_side_by_side_and_are_written_in_order(run, tmp_path, monkeypatch):
+    files = [write_png(tmp_path / f"{i}.png", pixels(box=(50, 25, 100 + 10 * i, 50))) for i in range(6)]
+    tag_files(run, files, tmp_path / "alone", batch_size=6)
+    tagger = Tagger(run, batch_size=1)
+    both = threading.Barrier(2, timeout=30)
+    threads = []
+    forward = Bright.forward
+
+    def meet(self, images):
+        both.wait()  # no batch goes on before another is there
+        threads.append(torch.get_num_threads())
+        return forward(self, images)
+
+    monkeypatch.setattr(Bright, "forward", meet)
+    monkeypatch.setattr(Tagger, "lanes", 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        tag_files(tagger, files, tmp_path / "out")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1] * 6, "each has its share of the cores"
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "alone")
+    images = [json.loads(line) for line in (tmp_path / "out/journal.jsonl").read_text().splitlines()]
+    named = [line["rows"][0][0] for line in images if "rows" in line]
+    assert named == [f"{i}.png" for i in range(6)]
+
+
+def test_one_batch_at_once_is_explained(run, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    tagger = Tagger(run, device="cpu")
+    assert tagger.lanes == tag.MOST_LANES
+    tagger._explainers.append(object())  # type: ignore[arg-type]
+    assert tagger.lanes == 1
+
+
 def test_the_pictures_of_a_call_are_not_tagged_by_the_next(run, tmp_path):
     write_png(tmp_path / "images/a.png", pixels())
     out = tmp_path / "images/tags"

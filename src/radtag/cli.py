@@ -246,7 +246,8 @@ def data_plant(
         typer.Option(
             "--kind",
             metavar="KIND",
-            help="nodule, consolidation, effusion, pneumothorax, mass or atelectasis; repeat. Default: the first four.",
+            help="nodule, consolidation, effusion, pneumothorax, mass, atelectasis or cardiomegaly; repeat. "
+            "Default: the first four.",
         ),
     ] = None,
     name: Annotated[
@@ -522,7 +523,8 @@ def tag(
     device: Device = "auto",
     batch_size: BatchSize = 16,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="For reading and writing. Default: one a core, at most 8.")
+        int | None,
+        typer.Option("--threads", min=1, help="For reading and writing. Default: chosen by the cores, at most 8."),
     ] = None,
     splits: Splits = None,
     split_seed: SplitSeed = 0,

@@ -12,7 +12,7 @@ import sys
 KEPT_BYTES = 2**31 - 1
 """Freed memory that stays with the process, and the largest that is not asked for anew: the most that mallopt takes."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def keep_memory() -> bool:
@@ -31,7 +31,10 @@ def keep_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library
         return False
-    return all([mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES), mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)])
+    # One arena for all threads: those of further threads hold 64 MiB at most, and larger features would not be kept.
+    wanted = {_M_MMAP_THRESHOLD: KEPT_BYTES, _M_TRIM_THRESHOLD: KEPT_BYTES, _M_ARENA_MAX: 1}
+    taken = [mallopt(what, value) for what, value in wanted.items()]
+    return all(taken)
 
 
 def cores() -> int:

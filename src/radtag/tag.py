@@ -26,6 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -50,6 +51,7 @@ from radtag.geometry import XYXY, Frame, Grid, laid_on_original, reduce_mask, to
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
 from radtag.models.folded import folded
+from radtag.process import cores
 from radtag.regions import Regions
 from radtag.saliency import Explainer, Method, Scale
 from radtag.train.run import Run
@@ -67,6 +69,8 @@ JOINT_FLOOR = np.float32(0.1)
 JOINT_THRESHOLD = 0.375
 """Of joint maps, in masks: J > 0.6. Where J > 1 all networks agree, and masks are a third too small; at 0.6 they had
 the area of lesions planted in validation images (docs/log.md)."""
+MOST_LANES = 4
+"""Batches through the network at once at most: each has features of its own in memory."""
 MaskRule = Literal["validated", "otsu"]
 
 COLUMNS = (
@@ -534,6 +538,15 @@ class Tagger:
             for one, score, layer in zip(batch, scores, layers, strict=True)
         ]
 
+    @property
+    def lanes(self) -> int:
+        """Batches that may be in :meth:`forward` at once, each in a thread, for the most images a second.
+
+        On a CPU the threads of one batch wait for one another after every layer, and batches side by side do not. A GPU
+        is filled by one, and explaining keeps the features of one.
+        """
+        return min(torch.get_num_threads(), MOST_LANES) if self.device.type == "cpu" and not self._explainers else 1
+
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(image, finding) scores alone, of images as the first network takes them (image, row, col).
 
@@ -711,7 +724,8 @@ def tag_files(
         save: which pictures to write; None = all that the run has. Without maps, which take as long to pack as the
             rest, it is quicker.
         save_for: the findings whose pictures are written: those that are positive in an image, or all.
-        threads: for reading and as many for writing; None = one for each core, at most 8.
+        threads: for reading and as many for writing; None = one for each core, or for each two where the network runs
+            on the same cores, at most 8.
         progress: called with the number of files done and of all, as each is done.
         options: as for :class:`Tagger`, where ``run`` is not one.
 
@@ -739,7 +753,7 @@ def tag_files(
     elif "counterparts" in save and "counterparts" not in tagger.pictures:
         raise BadSetting("a classifier has no normal counterparts. Leave them out, or use a run of taggan or its kin.")
     todo, missing = _found(files, out)
-    workers = threads or min(8, os.cpu_count() or 1)
+    workers = threads or _threads(tagger)
     out.mkdir(parents=True, exist_ok=True)
     try:
         lock = filelock.FileLock(out / ".lock").acquire(timeout=0)
@@ -826,19 +840,27 @@ def _tag_all(
         return rows, {"unlimited": True} if tagger.unlimited(prediction) else {}
 
     pending: list[Step[Path, tuple[str, Prepared]]] = []  # waits for the network
-    written: deque[tuple[Path, Name, Future[Any]] | Step[Path, Any]] = deque()  # for the journal
+    written: deque[tuple[Path, Name, Future[list[Future[Any]]], int] | Step[Path, Any]] = deque()  # for the journal
     done = 0
 
-    def flush(writers: ThreadPoolExecutor) -> None:
-        """The pending images through the network and on to the writers."""
-        images = [step.value[1] for step in pending if step.value is not None]
-        predictions = iter(tagger.forward(images) if images else ())
+    def pass_on(images: Sequence[Prepared], named: Sequence[Name], writers: ThreadPoolExecutor) -> list[Future[Any]]:
+        """A batch through the network and on to the writers."""
+        return [
+            writers.submit(write, prediction, name)
+            for prediction, name in zip(tagger.forward(images), named, strict=True)
+        ]
+
+    def flush(lanes: ThreadPoolExecutor, writers: ThreadPoolExecutor) -> None:
+        """The pending images to the next lane that is free."""
+        images = [(step.value[1], names[step.item].numbered(step.value[0])) for step in pending if step.value]
+        batch = lanes.submit(pass_on, [image for image, _ in images], [name for _, name in images], writers)
+        at = 0
         for step in pending:
             if step.value is None:
                 written.append(step)
             else:
-                name = names[step.item].numbered(step.value[0])
-                written.append((step.item, name, writers.submit(write, next(predictions), name)))
+                written.append((step.item, images[at][1], batch, at))
+                at += 1
         pending.clear()
 
     def settle(keep: int) -> None:
@@ -847,8 +869,8 @@ def _tag_all(
         while len(written) > keep:
             step = written.popleft()
             if not isinstance(step, Step):
-                file, name, made = step
-                rows, also = made.result()
+                file, name, batch, at = step
+                rows, also = batch.result()[at].result()
                 journal.add_image(file, stamps[file], names[file], name, rows, also)
                 continue
             if step.error is not None:
@@ -859,7 +881,12 @@ def _tag_all(
             if progress is not None:
                 progress(done)
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="write") as writers:
+    count = tagger.lanes
+    with (
+        ThreadPoolExecutor(workers, thread_name_prefix="write") as writers,
+        _shared_threads(count),
+        ThreadPoolExecutor(count, thread_name_prefix="network") as lanes,
+    ):
         for step in read_ahead(files, read, threads=workers, ahead=tagger.batch_size + workers):
             pending.append(step)
             # Files that cannot be read fill no batch, and are settled all the same.
@@ -867,10 +894,26 @@ def _tag_all(
                 sum(one.value is not None for one in pending) == tagger.batch_size
                 or len(pending) > 8 * tagger.batch_size
             ):
-                flush(writers)
-                settle(tagger.batch_size)
-        flush(writers)
+                flush(lanes, writers)
+                settle(2 * count * tagger.batch_size)  # an image is two entries, its own and its file's end
+        flush(lanes, writers)
         settle(0)
+
+
+def _threads(tagger: Tagger) -> int:
+    """For reading and for writing: as many as leave the cores busy, and no more, or they wait for one another."""
+    return min(8, cores() if tagger.device.type != "cpu" else max(cores() // 2, 1))
+
+
+@contextmanager
+def _shared_threads(lanes: int) -> Iterator[None]:
+    """Divides torch's threads among as many threads of ours."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(before // lanes, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _write_image(
