@@ -184,6 +184,23 @@ def test_a_painter_changes_its_mask_alone_and_not_the_image_it_was_given(kind: s
         assert new.dtype == np.float32
 
 
+@pytest.mark.parametrize("index", range(4))
+def test_a_painted_large_heart_is_the_hearts_own_widened(index: int):
+    drawn = render(index, side=192, findings=())
+    image = drawn.pixels.astype(np.float32) / 255
+    anatomy = lesions.Anatomy.of(image, drawn.lungs)
+    assert anatomy is not None
+    new, mask = lesions.cardiomegaly(np.random.default_rng(index), image, anatomy)
+    assert (mask & drawn.heart).sum() > 0.75 * drawn.heart.sum()
+    level = anatomy.tissue - anatomy.span / 2
+    rows, cols = np.nonzero(mask)
+    middle = slice(int(rows.mean()) - 8, int(rows.mean()))
+    inside = slice(int(cols.min()), int(cols.max()) + 1)
+    before, after = ((one[middle, inside] > level).mean() for one in (image, new))
+    assert after > 1.15 * before, "of the rows through the heart, more is as dense as tissue"
+    np.testing.assert_array_equal(new[~mask], image[~mask])
+
+
 def test_lungs_that_touch_are_parted_and_no_lungs_give_no_anatomy():
     joined = np.zeros((60, 100), dtype=bool)
     joined[10:50, 10:90] = True

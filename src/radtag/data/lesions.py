@@ -21,6 +21,9 @@ Kinds, with the ranges values are drawn from (evenly):
   60-95 % of the way to the brightness of soft tissue where it is deepest.
 - pneumothorax: air between the wall and a lung that shrank to 0.62-0.84; -0.18 to -0.42 spans, and a line of +0.22 on
   the surface of the lung.
+- cardiomegaly: the image's own heart, widened by 1.35-1.65 about its middle within an ellipse of 0.64-0.80 widths and
+  0.56-0.72 lung heights, at whose rim the lung is pressed together; +0.02-0.12 spans. The mask is that ellipse: the
+  heart and a narrow rim of lung.
 
 Numpy and scipy only.
 """
@@ -275,6 +278,32 @@ def atelectasis(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -
     return _apply(image, change, mask)
 
 
+def cardiomegaly(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+    """The image's own heart, widened from its middle: the lung beside it is pressed together, and it is denser."""
+    lung = np.logical_or.reduce(anatomy.lungs)
+    rows = np.flatnonzero(lung.any(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    half_width = rng.uniform(0.32, 0.40) * anatomy.width_px
+    half_height = rng.uniform(0.28, 0.36) * (bottom - top)
+    centre = (bottom - 0.85 * half_height, anatomy.middle_col + rng.uniform(0.02, 0.07) * anatomy.width_px)
+    box = _around(centre, max(half_width, half_height), image.shape)
+    across, down = _offsets(box, centre, 1.0)
+    radius = np.hypot(across / half_width, down / half_height)
+    # Where a pixel comes from: near the middle a smaller offset, at the rim its own place.
+    wider = rng.uniform(1.35, 1.65)
+    outwards = np.clip((radius - 0.55) / 0.45, 0, 1)
+    shrink = 1 / wider + (1 - 1 / wider) * outwards**2 * (3 - 2 * outwards)
+    source = (centre[0] - 0.5 + down * (0.75 + 0.25 * shrink), centre[1] - 0.5 + across * shrink)
+    widened = ndimage.map_coordinates(image, source, order=1, mode="nearest")
+    denser = rng.uniform(0.02, 0.12) * anatomy.span * np.sqrt(np.clip(1 - radius**2, 0, 1))
+    change = np.zeros(image.shape, dtype=np.float32)
+    change[box] = widened + denser - image[box]
+    change[np.abs(change) < SMALLEST_CHANGE] = SMALLEST_CHANGE  # or the mask would have holes
+    mask = np.zeros(image.shape, dtype=bool)
+    mask[box] = radius < 1
+    return _apply(image, change, mask)
+
+
 KINDS: Mapping[str, Painter] = {
     "nodule": nodule,
     "mass": mass,
@@ -282,6 +311,7 @@ KINDS: Mapping[str, Painter] = {
     "consolidation": consolidation,
     "effusion": effusion,
     "pneumothorax": pneumothorax,
+    "cardiomegaly": cardiomegaly,
 }
 """The kinds that can be painted into any image with lungs."""
 

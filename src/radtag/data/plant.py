@@ -245,7 +245,7 @@ def _bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-_PAINTING_ORDER = ("pneumothorax", "effusion", "consolidation", "atelectasis", "mass", "nodule")
+_PAINTING_ORDER = ("pneumothorax", "cardiomegaly", "effusion", "consolidation", "atelectasis", "mass", "nodule")
 
 
 def _plant_one(
