@@ -198,7 +198,9 @@ def benchmark_list() -> str:
     for title, model in tables.items():
         texts = attributes(model)
         rows = [f"### {title}", "", "| key | what it is | default |", "|---|---|---|"]
-        for name, field in model.model_fields.items():
+        own = {name: name in model.__annotations__ for name in model.model_fields}
+        for name in sorted(own, key=lambda name: not own[name]):  # what it shares with other tables stands last
+            field = model.model_fields[name]
             default = field.get_default(call_default_factory=True)
             shown = "required" if field.is_required() else toml(default)
             rows.append(f"| `{name}` | {cell(texts[name])} | {shown} |")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from radtag.benchmark import plan
 from radtag.benchmark.plan import read_plan
 from radtag.benchmark.work import chosen
 from radtag.errors import BadSetting
@@ -193,6 +196,12 @@ def test_a_student_learns_from_what_a_step_proposed(file: Path):
         ('run = "{first}"', "run = 3", "[[prepare]] masks: run = 3: Input should be a valid string."),
         ('act = "tag"', 'act = "tags"', "[[prepare]] masks: act = 'tags': no step does that. Did you mean tag?"),
         ('act = "tag"\n', "", "[[prepare]] masks: act is missing. Use one of plant, train, tag."),
+        ('act = "tag"\n', 'act = "tag"\ntta = "flop"\n', "[[prepare]] masks: tta = 'flop': Input should be 'none' or"),
+        (
+            'act = "tag"\n',
+            'act = "tag"\nexplain_scale = "image"\n',
+            "[[prepare]] masks: a layer or a scale of explanations is given, and explain is missing.",
+        ),
         ('run = "{first}"', 'runs = "{first}"\nrun = ""', "[[prepare]] masks: there is no key runs. Did you mean run?"),
         ('"csv:{masks}"', '"csv:{mask}"', "[[method]] student: {mask} is no step above it. Did you mean masks?"),
         ('method = "student"\n', 'run = "x"\n', "trained_on is of training, and with run nothing is trained"),
@@ -205,9 +214,29 @@ def test_a_student_learns_from_what_a_step_proposed(file: Path):
         assert told in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("title", "model"),
+    [
+        ("At the top", plan.File),
+        ("`[[source]]`", plan.Source),
+        ("`[[method]]`", plan.Method),
+        ('`[[prepare]]` with `act = "plant"`', plan.Plant),
+        ('`[[prepare]]` with `act = "train"`', plan.Train),
+        ('`[[prepare]]` with `act = "tag"`', plan.Propose),
+    ],
+)
+def test_every_key_is_on_the_page_shared_ones_too(root: Path, title: str, model: type[BaseModel]):
+    page = (root / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", page.split(f"### {title}\n")[1].split("###")[0], re.MULTILINE)
+    assert sorted(key for key, _, _ in rows) == sorted(model.model_fields)
+    assert all(text for _, text, _ in rows)
+    assert rows[0][0] in ("title", "name")  # a table's own keys come first
+
+
 def test_the_file_of_chestxray14_is_whole(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NIH14", "nih")
     monkeypatch.setenv("COVID", "covid")
+    monkeypatch.setenv("TB", "tb")
     plan = read_plan(root / "runs" / "nih14.toml")
     cells = plan.cells()
     assert {cell.fold for cell in cells} == {"0", "1", "2", "3"}
@@ -215,7 +244,7 @@ def test_the_file_of_chestxray14_is_whole(root: Path, monkeypatch: pytest.Monkey
     assert plan.needed(cell.source.model_dump()) == ["planted"]
     step = plan.filled(plan.steps["planted"].model_dump(), cell)
     assert (step["source"], step["seed"], step["share"], step["only"]) == ("nih14:nih?fold=2", "2", 0.6, ("train",))
-    assert plan.needed(plan.content.settings) == ["covid9", "covid10", "covid11", "first"]
+    assert plan.needed(plan.content.settings) == ["covid9", "covid10", "tb11", "first"]
     settings = plan.method_settings(cell)
     assert (settings.epochs, settings.lr, settings.batch_size, settings.size_px) == (5, 4e-4, 8, 256)  # type: ignore[attr-defined]
     assert settings.options == {"pool": "lse", "sharpness": 5}

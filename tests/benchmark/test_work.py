@@ -189,6 +189,19 @@ def test_images_that_runs_have_seen_are_refused_or_counted(tmp_path: Path, data:
     assert about["seen"]["thresholds_set_on"] == about["images"]
 
 
+def test_the_order_of_keys_makes_no_other_cell(tmp_path: Path, data: Path):
+    file = write(tmp_path, data, less='[[method]]\nname = "CAM, mirrored')
+    assert benchmark(read_plan(file), console=Console(quiet=True)).ok
+    cell = tmp_path / "out" / "cells" / "squares" / "CAM" / "seed0"
+    for name in ("cell.json", "run.json"):
+        asked = json.loads((cell / name).read_text())
+        (cell / name).write_text(json.dumps({key: asked[key] for key in reversed(asked)}))
+    assert [one.state for one in states(read_plan(file))] == ["done"]
+    (cell / "evaluation" / "report.html").unlink()
+    outcome = benchmark(read_plan(file), console=Console(quiet=True))
+    assert outcome.ok, outcome.lines()
+
+
 def test_killed_in_the_middle_and_taken_up_by_two(tmp_path: Path, data: Path):
     file = write(tmp_path, data, epochs=3, less='[[method]]\nname = "gone"')
     answer = subprocess.run(

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -34,8 +34,6 @@ from radtag.train.settings import Settings, settings_from
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _PLACE = re.compile(r"\{([^{}]+)\}")
 Seed = int | Literal["{seed}", "{fold}"]
-TAGGING = ("explain", "explain_layer", "explain_scale", "grid", "tta", "mask", "area")
-"""Keys that are options of :class:`radtag.tag.Tagger`."""
 
 
 class _Table(BaseModel):
@@ -101,7 +99,44 @@ class Source(_Table):
         return self
 
 
-class Method(_Table):
+class Tagging(_Table):
+    """How images are tagged, wherever a table of the file says it.
+
+    Attributes:
+        explain: maps are explanations by this, as `--explain`.
+        explain_layer: the layer to explain by.
+        explain_scale: "score" or "image".
+        grid: where cells lie, as `--grid`.
+        tta: "flip" averages with the mirrored image.
+        mask: what a map must exceed: "validated", "otsu", or a value 0-1.
+        area: where masks may lie, as `--area`.
+    """
+
+    explain: Explanation | None = None
+    explain_layer: str | None = None
+    explain_scale: Scale = "score"
+    grid: Literal["measured", "tiles"] = "measured"
+    tta: Literal["none", "flip"] = "none"
+    mask: Literal["validated", "otsu"] | Annotated[float, Field(ge=0, le=1)] = "validated"
+    area: Literal["image", "body", "lungs"] = "image"
+
+    @model_validator(mode="after")
+    def _of_explanations(self) -> Self:
+        if self.explain is None and (self.explain_layer is not None or self.explain_scale != "score"):
+            raise ValueError("a layer or a scale of explanations is given, and explain is missing")
+        return self
+
+    @property
+    def tagging(self) -> dict[str, Any]:
+        """Options of :class:`radtag.tag.Tagger`, by name."""
+        return {name: getattr(self, name) for name in TAGGING}
+
+
+TAGGING = tuple(Tagging.model_fields)
+"""Keys that are options of :class:`radtag.tag.Tagger`."""
+
+
+class Method(Tagging):
     """A method, or another way to make maps with the runs of one.
 
     Attributes:
@@ -112,13 +147,6 @@ class Method(_Table):
         settings: of training, on top of the file's [settings]; `preset`, and any setting of docs/runs.md.
         runs_of: the name of a method above whose runs are taken, so that nothing is trained twice.
         run: the folder of a run that is there already.
-        explain: maps are explanations by this, as `--explain`.
-        explain_layer: the layer to explain by.
-        explain_scale: "score" or "image".
-        grid: where cells lie, as `--grid`.
-        tta: "flip" averages with the mirrored image.
-        mask: what a map must exceed: "validated", "otsu", or a value 0-1.
-        area: where masks may lie, as `--area`.
     """
 
     name: Name
@@ -127,13 +155,6 @@ class Method(_Table):
     settings: dict[str, Any] = Field(default_factory=dict)
     runs_of: str | None = None
     run: str | None = None
-    explain: Explanation | None = None
-    explain_layer: str | None = None
-    explain_scale: Scale = "score"
-    grid: Literal["measured", "tiles"] = "measured"
-    tta: Literal["none", "flip"] = "none"
-    mask: Literal["validated", "otsu"] | Annotated[float, Field(ge=0, le=1)] = "validated"
-    area: Literal["image", "body", "lungs"] = "image"
 
     _named = field_validator("name")(_name)
 
@@ -149,18 +170,11 @@ class Method(_Table):
         given = [key for key in ("method", "runs_of", "run") if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of method, runs_of and run, not {' and '.join(given) or 'none'}")
-        if self.explain is None and (self.explain_layer is not None or self.explain_scale != "score"):
-            raise ValueError("a layer or a scale of explanations is given, and explain is missing")
         if self.settings and self.method is None:
             raise ValueError(f"settings are of training, and with {given[0]} nothing is trained")
         if self.trained_on is not None and self.method is None:
             raise ValueError(f"trained_on is of training, and with {given[0]} nothing is trained")
         return self
-
-    @property
-    def tagging(self) -> dict[str, Any]:
-        """Options of :class:`radtag.tag.Tagger`."""
-        return {name: getattr(self, name) for name in TAGGING}
 
 
 class Plant(_Table):
@@ -236,7 +250,7 @@ class Train(_Table):
         return value
 
 
-class Propose(_Table):
+class Propose(Tagging):
     """A step that proposes masks for what labels say, as `radtag tag --as-dataset`. `{NAME}` is its table.
 
     Attributes:
@@ -247,13 +261,6 @@ class Propose(_Table):
         splits: a CSV with the columns image and split, as `--splits`.
         split_seed: with which splits are drawn where there are none.
         findings: the findings wanted; left out, all.
-        explain: maps are explanations by this, as `--explain`.
-        explain_layer: the layer to explain by.
-        explain_scale: "score" or "image".
-        grid: where cells lie, as `--grid`.
-        tta: "flip" averages with the mirrored image.
-        mask: what a map must exceed: "validated", "otsu", or a value 0-1.
-        area: where masks may lie, as `--area`.
     """
 
     name: Name
@@ -263,13 +270,6 @@ class Propose(_Table):
     splits: str | None = None
     split_seed: Seed = 0
     findings: tuple[str, ...] | None = None
-    explain: Explanation | None = None
-    explain_layer: str | None = None
-    explain_scale: Scale = "score"
-    grid: Literal["measured", "tiles"] = "measured"
-    tta: Literal["none", "flip"] = "none"
-    mask: Literal["validated", "otsu"] | Annotated[float, Field(ge=0, le=1)] = "validated"
-    area: Literal["image", "body", "lungs"] = "image"
 
     _named = field_validator("name")(_name)
 

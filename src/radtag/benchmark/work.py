@@ -429,7 +429,8 @@ def _is_done(plan: Plan, cell: Cell) -> bool:
     folder = plan.folder(cell)
     if not (folder / "evaluation" / "metrics.json").is_file() or not (folder / "evaluation" / "report.html").is_file():
         return False
-    return _text(folder / "cell.json") == _as_text(_scoring(plan, cell))
+    asked = _text(folder / "cell.json")
+    return bool(asked) and json.loads(asked) == _as_read(_scoring(plan, cell))
 
 
 def _state(plan: Plan, cell: Cell) -> State:
@@ -463,9 +464,8 @@ def _claim(file: Path, request: Mapping[str, Any]) -> None:
     Raises:
         BadSetting: it was made otherwise.
     """
-    before, now = _text(file), _as_text(request)
-    if before and before != now:
-        was, wanted = json.loads(before), json.loads(now)
+    before, wanted = _text(file), _as_read(request)
+    if before and (was := json.loads(before)) != wanted:
         raise BadSetting(
             f"{file.parent} was made otherwise: {changes(was, wanted)}. Give another out, or remove the folder."
         )
@@ -473,12 +473,13 @@ def _claim(file: Path, request: Mapping[str, Any]) -> None:
         _write(file, request)
 
 
-def _as_text(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=1) + "\n"
+def _as_read(value: Mapping[str, Any]) -> Any:
+    """What a file has that a value is written into; in which order a table's keys stand says nothing."""
+    return json.loads(json.dumps(value))
 
 
 def _write(file: Path, value: Mapping[str, Any]) -> None:
-    replace_text(file, _as_text(value))
+    replace_text(file, json.dumps(value, indent=1) + "\n")
 
 
 def _text(file: Path) -> str:
