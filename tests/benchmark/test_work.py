@@ -189,6 +189,36 @@ def test_images_that_runs_have_seen_are_refused_or_counted(tmp_path: Path, data:
     assert about["seen"]["thresholds_set_on"] == about["images"]
 
 
+def test_splits_may_be_of_further_data_alone(tmp_path: Path, data: Path):
+    further = tmp_path / "further"
+    further.mkdir()
+    names = [f"{letter}.png" for letter in "abcd"]
+    for number, name in enumerate(names):  # unlike any of the others
+        PIL.Image.fromarray(np.full((64, 72), 30 + number, dtype=np.uint8)).save(further / name)
+    for file, head, rows in (
+        (further / "table.csv", ["image", "patient", "square"], [[name, name, 0] for name in names]),
+        (tmp_path / "splits.csv", ["image", "split"], [["a.png", "train"], ["b.png", "val"], ["c.png", "test"]]),
+    ):
+        with file.open("w", newline="") as out:
+            csv.writer(out).writerows([head, *rows])
+    file = write(tmp_path, data, less='[[method]]\nname = "CAM, mirrored')
+    more = f'also = ["csv:{further}"]\nsplits = "{tmp_path}/splits.csv"\n'
+    file.write_text(file.read_text().replace("[[method]]", f"{more}[[method]]"))
+    outcome = benchmark(read_plan(file), console=Console(quiet=True))
+    assert outcome.ok, outcome.lines()
+    cell = tmp_path / "out/cells/squares/CAM/seed0"
+    card = json.loads((cell / "evaluation" / "metrics.json").read_text())["about"]["card"]
+    assert (card["data"]["train_images"], card["data"]["val_images"]) == (9, 5)  # of the file, a and b
+    rows = list(csv.DictReader((cell / "evaluation" / "pairs.csv").open(newline="")))
+    assert [row["image"] for row in rows] == [f"{i}.png" for i in range(12, 20)]
+
+    # One that names no image of either is refused, as in training.
+    (tmp_path / "splits.csv").write_text("image,split\nz.png,train\n")
+    (cell / "evaluation" / "report.html").unlink()
+    outcome = benchmark(read_plan(file), console=Console(quiet=True))
+    assert "splits.csv names no image of data or further" in outcome.states[0].note
+
+
 def test_the_order_of_keys_makes_no_other_cell(tmp_path: Path, data: Path):
     file = write(tmp_path, data, less='[[method]]\nname = "CAM, mirrored')
     assert benchmark(read_plan(file), console=Console(quiet=True)).ok

@@ -57,7 +57,8 @@ class Source(_Table):
         spec: NAME:PATH, as on the command line; with folds, {fold} in it.
         also: further data to train on, as `radtag train --also`.
         scored_on: the data whose images are scored, where they are another set's; left out, `spec`.
-        splits: a CSV with the columns image and split, as `--splits`.
+        splits: a CSV with the columns image and split, as `--splits`, for `spec` and `also`; one of them that it names
+            no image of keeps its own splits.
         split_seed: with which splits are drawn where there are none.
         only: the splits that are scored.
         findings: the findings wanted; left out, all.

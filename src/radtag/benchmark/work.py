@@ -35,7 +35,9 @@ from rich.console import Console
 
 from radtag.benchmark.plan import TAGGING, Cell, Plan, Plant, Train, instead
 from radtag.data.plant import plant
-from radtag.data.sources import load, open_source, open_together, without_missing
+from radtag.data.sources import load, open_source, open_together, select, without_missing
+from radtag.data.splits import from_file_for
+from radtag.data.table import Dataset
 from radtag.errors import BadRun, BadSetting, RadtagError
 from radtag.evaluate import evaluate
 from radtag.models import GAMES
@@ -274,15 +276,7 @@ class _Worker:
             (folder / "cell.json").unlink(missing_ok=True)  # what was refused so far may be asked for otherwise
         _claim(folder / "cell.json", _scoring(plan, cell))
         self.say(f"{self.remaining()} {cell}: evaluating")
-        own = source["scored_on"] is None
-        dataset = open_source(
-            source["spec"] if own else source["scored_on"],
-            splits=Path(source["splits"]) if own and source["splits"] else None,
-            only=source["only"],
-            seed=int(source["split_seed"]),
-        )
-        if source["findings"] is not None:
-            dataset = dataset.with_findings(source["findings"])
+        dataset = _scored_on(source)
         with self.bar(f"{cell.method.name}: evaluating") as advance:
             evaluate(
                 run,
@@ -404,6 +398,27 @@ def _trained_on(plan: Plan, cell: Cell) -> dict[str, Any]:
         return source
     # Splits in a file are of the source's own images, by their names.
     return {**source, "spec": plan.filled(cell.method.trained_on, cell), "also": [], "splits": None}
+
+
+def _scored_on(source: Mapping[str, Any]) -> Dataset:
+    """The images that a cell is scored on.
+
+    Args:
+        source: a source of the file, filled in.
+
+    Raises:
+        BadData: files that contradict the layout, or splits of nothing that there is.
+    """
+    seed, only, findings = int(source["split_seed"]), source["only"], source["findings"]
+    if source["scored_on"] is not None:
+        dataset = open_source(source["scored_on"], only=only, seed=seed)
+    elif source["splits"]:
+        # As for training: the file is for all of these, and a set that it names no image of keeps its own splits.
+        loaded = [without_missing(load(spec))[0] for spec in (source["spec"], *source["also"])]
+        dataset = select(from_file_for(loaded, Path(source["splits"]))[0], only=only, seed=seed)
+    else:
+        dataset = open_source(source["spec"], only=only, seed=seed)
+    return dataset if findings is None else dataset.with_findings(findings)
 
 
 def _scoring(plan: Plan, cell: Cell) -> dict[str, Any]:
