@@ -136,6 +136,9 @@ def test_out_and_cells_may_be_chosen(file: Path, tmp_path: Path):
         ('channels = 1 }', 'weights = "timm" }', "settings have backbone.weights = 'timm' and start_from"),
         ('metrics = ["pointing"', 'main = "dice"\nmetrics = ["pointing"', "main = 'dice': it is none of metrics."),
         ('"pointing", "auroc"', '"pointing", "aurok"', "metrics: there is no metric 'aurok'. Did you mean auroc?"),
+        ('"pointing", "auroc"', '"pointing", "deletion"', "metrics: 'deletion' is not measured unasked. Say of how many"
+         " images of each finding, as in faithfulness = 20."),
+        ("seeds = [3, 4]", "faithfulness = -1", "faithfulness = -1: Input should be greater than or equal to 0."),
         ("folds = [0, 1]", "", "[[source]] NIH 14: {fold} is used, and folds is missing."),
         ('spec = "nih14:${NIH14}?fold={fold}"', 'spec = "nih14:${NIH14}"',
          "neither spec, splits nor split_seed says {fold}"),
@@ -162,6 +165,16 @@ def test_what_is_wrong_is_said(file: Path, old: str, new: str, told: str):
         read_plan(file)
     assert str(refused.value).startswith(str(file))
     assert told in str(refused.value)
+
+
+def test_insertion_and_deletion_are_numbers_of_the_tables(file: Path):
+    def shown(top: str) -> tuple[str, ...]:
+        file.write_text(WHOLE.replace('metrics = ["pointing", "auroc"]', top))
+        return read_plan(file).content.shown
+
+    assert shown('metrics = ["auroc"]') == ("auroc",)
+    assert shown('metrics = ["auroc"]\nmain = "deletion"\nfaithfulness = 5') == ("auroc", "insertion", "deletion")
+    assert shown('metrics = ["deletion", "auroc"]\nfaithfulness = 5') == ("deletion", "auroc")
 
 
 STUDENT = """

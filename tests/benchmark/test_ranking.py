@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from radtag import faithfulness
 from radtag.benchmark.ranking import Entrant, rank
 from radtag.metrics import significance
+from radtag.metrics.perturbation import PerturbationCurve
 from radtag.pairs import PairTable
 from radtag.report.benchmark import main_metric, write_benchmark
 from radtag.report.page import Colours
@@ -26,8 +28,18 @@ IMAGES = 40
 
 @pytest.fixture
 def entrant(tmp_path: Path) -> Callable[..., Entrant]:
-    def made(name: str, *hits: Sequence[Sequence[float]], minutes: float = 2.0, speed: float = 4.0) -> Entrant:
-        """A method by its hits, (finding, image) of 1 and 0, once a seed; every image has both findings."""
+    def made(
+        name: str,
+        *hits: Sequence[Sequence[float]],
+        minutes: float = 2.0,
+        speed: float = 4.0,
+        followed: Sequence[tuple[int, str, float, float]] = (),
+    ) -> Entrant:
+        """A method by its hits, (finding, image) of 1 and 0, once a seed; every image has both findings.
+
+        ``followed`` are images with a finding, whose score is the one number all through insertion, the other all
+        through deletion.
+        """
         folders = {}
         for seed, of_seed in enumerate(hits):
             folder = tmp_path / name / str(seed) / "evaluation"
@@ -47,7 +59,15 @@ def entrant(tmp_path: Path) -> Callable[..., Entrant]:
                 for image in range(IMAGES)
                 for number, finding in enumerate(FINDINGS)
             ).write(folder / "pairs.csv")
+            faithfulness.write(
+                folder,
+                [
+                    faithfulness.Followed(f"{image}.png", f"p{image}", finding, constant(inserted), constant(deleted))
+                    for image, finding, inserted, deleted in followed
+                ],
+            )
             about = {
+                "faithfulness": 3 if followed else 0,
                 "data": "made up", "split": "test", "images": IMAGES, "notes": [f"of {name}"], "hardware": "cpu",
                 "images_per_second": speed, "card": {"minutes": minutes}, "minutes": 0.1,
             }  # fmt: skip
@@ -57,6 +77,10 @@ def entrant(tmp_path: Path) -> Callable[..., Entrant]:
         return Entrant(name, folders, [folder.parent for folder in folders.values()])
 
     return made
+
+
+def constant(score: float) -> PerturbationCurve:
+    return PerturbationCurve(np.linspace(0, 1, 3), np.full(3, score))
 
 
 def hits(first: int, second: int) -> list[list[float]]:
@@ -135,6 +159,33 @@ def test_cost_is_of_a_run_and_of_all_images(entrant: Callable[..., Entrant]):
     assert found["methods"]["slow"]["cost"] == cost
 
 
+def test_insertion_and_deletion_are_compared_on_pairs_that_all_followed(entrant: Callable[..., Entrant]):
+    both = [(0, "nodule"), (1, "nodule"), (2, "effusion")]
+    found = rank(
+        [
+            entrant("one", hits(4, 4), followed=[(*pair, 0.8, 0.3) for pair in both]),
+            entrant("other", hits(4, 4), followed=[(*pair, 0.6, 0.1) for pair in [*both, (3, "effusion")]]),
+        ],
+        ["pointing", "deletion", "insertion"],
+        bootstraps=50,
+    )
+    assert found["metrics"] == ["pointing", "deletion", "insertion"]
+    assert found["faithfulness"] == 3
+    one, other = (found["methods"][name] for name in ("one", "other"))
+    assert one["total"]["insertion"]["value"] == pytest.approx(0.8)
+    assert [of["findings"]["effusion"]["deletion"]["n"] for of in (one, other)] == [1, 1]
+    assert [of["findings"]["nodule"]["deletion"]["n"] for of in (one, other)] == [2, 2]
+    # Always apart by as much, so that it is sure: more inserted is better, and less deleted.
+    assert [of["total"]["insertion"]["rank"] for of in (one, other)] == [1, 2]
+    assert [of["total"]["deletion"]["rank"] for of in (one, other)] == [2, 1]
+
+
+def test_insertion_is_left_out_where_it_was_not_measured_for_all(entrant: Callable[..., Entrant]):
+    followed = entrant("one", hits(4, 4), followed=[(0, "nodule", 0.8, 0.3)])
+    found = rank([followed, entrant("other", hits(4, 4))], ["pointing", "insertion"], bootstraps=20)
+    assert (found["metrics"], found["faithfulness"]) == (["pointing"], 0)
+
+
 @pytest.fixture
 def value(entrant: Callable[..., Entrant]) -> dict:
     found = rank(
@@ -177,6 +228,20 @@ def test_markdown(value: dict):
     span = r"\(0\.\d{3}-0\.\d{3}\)"
     assert re.fullmatch(rf"\| A & B_1 \| \*\*0\.850\*\* {span} #1 \| \*\*0\.250\*\* {span} #1 \| 1 \| 2 \| 4 \|", row)
     assert "- third: 1 of 2 cells are not done." in lines
+
+
+def test_it_is_said_of_how_many_images_insertion_is(entrant: Callable[..., Entrant], tmp_path: Path, value: dict):
+    followed = entrant("one", hits(4, 4), followed=[(0, "nodule", 0.8, 0.3)])
+    value["sources"]["one"] = {**rank([followed], ["insertion", "deletion"], bootstraps=20), "missing": {}}
+    said = "insertion and deletion are of at most 3 images of each finding."
+    lines = as_markdown(value).splitlines()
+    assert any(line.endswith(said) for line in lines)
+    assert "| method | Insertion | Deletion ↓ | mean rank | training, minutes | images/s |" in lines
+    assert said in as_latex(value)
+    write_benchmark(tmp_path / "b.html", value, Colours("#00f", "#fff", ("#000", "#fff")), {})
+    page = (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert said in page
+    assert "compare maps of one run with each other" in page
 
 
 def test_latex(value: dict):

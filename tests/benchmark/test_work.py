@@ -219,6 +219,51 @@ def test_splits_may_be_of_further_data_alone(tmp_path: Path, data: Path):
     assert "splits.csv names no image of data or further" in outcome.states[0].note
 
 
+FOLDS = """
+folds = [0, 1]
+splits = "{folder}/splits{{fold}}.csv"
+"""
+
+
+def folded(tmp_path: Path, data: Path, *, top: str = "", source: str = "") -> Path:
+    """The file of two methods on two folds: images 12 to 19 are scored in the first, 0 to 7 in the second."""
+    for fold, (train, val) in enumerate([(range(8), range(8, 12)), (range(12, 20), range(8, 12))]):
+        rows = [[f"{i}.png", "train" if i in train else "val" if i in val else "test"] for i in range(20)]
+        with (tmp_path / f"splits{fold}.csv").open("w", newline="") as out:
+            csv.writer(out).writerows([["image", "split"], *rows])
+    file = write(tmp_path, data, less='[[method]]\nname = "gone"')
+    text = file.read_text().replace("[settings]", f"{top}\n[settings]", 1)
+    file.write_text(text.replace("[[method]]", f"{FOLDS.format(folder=tmp_path)}\n{source}\n[[method]]", 1))
+    return file
+
+
+def test_insertion_and_deletion_of_folds_are_pooled(tmp_path: Path, data: Path):
+    file = folded(tmp_path, data, top="faithfulness = 2")
+    outcome = benchmark(read_plan(file), console=Console(quiet=True))
+    assert outcome.ok, outcome.lines()
+    value = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert value["metrics"] == ["pointing", "auroc", "insertion", "deletion"]
+    for name, folder in (("CAM", "CAM"), ("CAM, mirrored", "CAM_mirrored")):
+        pooled = json.loads((tmp_path / "out/pooled/squares" / folder / "seed0" / "metrics.json").read_text())
+        numbers = value["sources"]["squares"]["methods"][name]["total"]
+        for key in ("insertion", "deletion"):
+            told = pooled["faithfulness"]["micro"][key]
+            assert (numbers[key]["value"], numbers[key]["n"]) == (pytest.approx(told["value"]), 4)  # two of each fold
+            assert told["n"] == 4
+    rows = list(csv.DictReader((tmp_path / "out" / "benchmark.csv").open(newline="")))
+    assert {row["metric"] for row in rows} == set(value["metrics"])
+    cell = tmp_path / "out/cells/squares/CAM/fold0-seed0"
+    assert json.loads((cell / "cell.json").read_text())["faithfulness"] == 2
+
+    # Folds are pooled again where those in the folder were pooled without it.
+    file = tmp_path / "out/pooled/squares/CAM/seed0/metrics.json"
+    before = json.loads(file.read_text())
+    before["about"].pop("faithfulness")
+    file.write_text(json.dumps(before))
+    assert benchmark(read_plan(tmp_path / "b.toml"), console=Console(quiet=True)).ok
+    assert json.loads(file.read_text())["about"]["faithfulness"] == 2
+
+
 def test_the_order_of_keys_makes_no_other_cell(tmp_path: Path, data: Path):
     file = write(tmp_path, data, less='[[method]]\nname = "CAM, mirrored')
     assert benchmark(read_plan(file), console=Console(quiet=True)).ok

@@ -25,7 +25,7 @@ from radtag.data.seen import Seen
 from radtag.data.sources import SOURCES
 from radtag.errors import BadSetting
 from radtag.models import METHODS, STUDENTS
-from radtag.report.definitions import BY_KEY
+from radtag.report.definitions import BY_KEY, FOLLOWED
 from radtag.report.terminal import MAIN
 from radtag.saliency import Method as Explanation
 from radtag.saliency import Scale
@@ -291,6 +291,8 @@ class File(_Table):
         metrics: the numbers of the tables, the one of the plots among them.
         main: the number of the plots; left out, the first of `metrics` that says where.
         bootstraps: draws of patients for the intervals; more are taken where many methods are compared.
+        faithfulness: `insertion` and `deletion` of so many images of each finding that have it, as `radtag evaluate
+            --faithfulness`; both are numbers of the tables, the last where `metrics` names neither.
         settings: of the training of every method: `preset`, and any setting of docs/runs.md.
         prepare: steps that come before.
         source: the data sets.
@@ -303,6 +305,7 @@ class File(_Table):
     metrics: tuple[str, ...] = Field(default=MAIN, min_length=1)
     main: str | None = None
     bootstraps: int = Field(default=1000, ge=1)
+    faithfulness: int = Field(default=0, ge=0)
     settings: dict[str, Any] = Field(default_factory=dict)
     prepare: tuple[Step, ...] = ()
     source: tuple[Source, ...] = Field(min_length=1)
@@ -321,6 +324,12 @@ class File(_Table):
         if len(set(value)) < len(value):
             raise ValueError("a seed is named twice")
         return value
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Keys of the numbers of the tables: `metrics`, and what is measured besides."""
+        followed = tuple(one.key for one in FOLLOWED) if self.faithfulness else ()
+        return self.metrics if set(followed) & set(self.metrics) else (*self.metrics, *followed)
 
 
 def refuse_unknown_name(name: str, known: Mapping[str, Any], what: str) -> None:
@@ -627,9 +636,15 @@ def _refuse_inconsistent(plan: Plan) -> None:
         for i, name in enumerate(names):
             if folders[i] in folders[:i]:
                 raise BadSetting(f"{plan.path}, [[{what}]] {name}: another has this name, or the same folder's name.")
-    if file.main is not None and file.main not in file.metrics:
+    for one in FOLLOWED:
+        if one.key in file.metrics and not file.faithfulness:
+            raise BadSetting(
+                f"{plan.path}, metrics: {one.key!r} is not measured unasked. Say of how many images of each finding, as"
+                " in faithfulness = 20."
+            )
+    if file.main is not None and file.main not in file.shown:
         raise BadSetting(
-            f"{plan.path}, main = {file.main!r}: it is none of metrics. {instead(file.main, list(file.metrics))}"
+            f"{plan.path}, main = {file.main!r}: it is none of metrics. {instead(file.main, list(file.shown))}"
         )
     above: list[str] = []
     for step in file.prepare:

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import radtag
+from radtag import faithfulness as faithful
 from radtag.benchmark.plan import Cell, Plan, Source, slug
 from radtag.benchmark.work import states
 from radtag.compare import side_by_side
@@ -42,7 +43,7 @@ from radtag.metrics import Estimate, Estimates, Replicates, Resampling, bootstra
 from radtag.pairs import PairTable
 from radtag.report.benchmark import write_benchmark
 from radtag.report.comparison import SideBySide
-from radtag.report.definitions import BY_KEY
+from radtag.report.definitions import BY_KEY, FOLLOWED
 from radtag.report.page import replace_text
 from radtag.report.tables import as_csv, as_latex, as_markdown, comparisons_csv
 from radtag.summary import PixelCounts, in_common, replicates
@@ -89,7 +90,7 @@ def write(plan: Plan) -> tuple[Path | None, dict[str, Any]]:
             continue
         try:
             sources[source.name] = {
-                **rank(entrants, plan.content.metrics, bootstraps=plan.content.bootstraps),
+                **rank(entrants, plan.content.shown, bootstraps=plan.content.bootstraps),
                 "missing": missing,
             }
         except RadtagError as error:
@@ -98,7 +99,7 @@ def write(plan: Plan) -> tuple[Path | None, dict[str, Any]]:
         shown[source.name] = _pictures(entrants)
     value = {
         "title": plan.content.title,
-        "metrics": list(plan.content.metrics),
+        "metrics": list(plan.content.shown),
         "main": plan.content.main,
         "level": LEVEL,
         "sources": sources,
@@ -151,9 +152,11 @@ def _entrants(plan: Plan, source: Source, done: set[Cell], problems: list[str]) 
 def _pooled(parts: Sequence[Path], out: Path, bootstraps: int) -> Path:
     """Folds as one evaluation; pooled once."""
     digest = hashlib.sha256(b"".join((part / "pairs.csv").read_bytes() for part in parts)).hexdigest()[:16]
+    followed, _, _ = faithful.pooled(parts, [read_metrics(part)["about"].get("faithfulness", 0) for part in parts])
+    wanted = {"bootstraps": bootstraps, "faithfulness": followed}
     try:
-        about = read_metrics(out)["about"]
-        if about["digests"]["pairs"] == digest and about["bootstraps"] == bootstraps:
+        about = {"faithfulness": 0, **read_metrics(out)["about"]}
+        if about["digests"]["pairs"] == digest and {key: about[key] for key in wanted} == wanted:
             return out
     except (RadtagError, KeyError):
         pass
@@ -190,9 +193,12 @@ def rank(entrants: Sequence[Entrant], metrics: Sequence[str], *, bootstraps: int
     spread: list[dict[str, dict[str, float]]] = []
     sizes: list[dict[str, Replicates]] = []
     edges, size = _sizes(first)
+    followed = _followed([folder for _, folder in places], first, metrics, draws)
     for at in range(len(entrants)):
         own = [i for i, (owner, _) in enumerate(places) if owner == at]
-        runs = [dict(replicates(tables[i], pixels[i], bootstraps=draws, seed=0, wanted=metrics)) for i in own]
+        runs = [
+            dict(replicates(tables[i], pixels[i], bootstraps=draws, seed=0, wanted=metrics)) | followed[i] for i in own
+        ]
         measured.append({key: _over_seeds([run[key] for run in runs], at) for key in runs[0]})
         spread.append({key: _spread([run[key] for run in runs], first.findings) for key in runs[0]})
         of_size = [_by_size(tables[i], size, draws) for i in own] if edges else [{}]
@@ -220,6 +226,7 @@ def rank(entrants: Sequence[Entrant], metrics: Sequence[str], *, bootstraps: int
         "data": " and ".join(dict.fromkeys(str(about["data"]) for about in abouts)),
         "split": " and ".join(dict.fromkeys(str(about["split"]) for about in abouts)),
         "inside": abouts[0].get("inside", "image"),
+        "faithfulness": max(int(about.get("faithfulness", 0)) for about in abouts) if followed[0] else 0,
         "folds": max(int(about.get("folds", 1)) for about in abouts),
         "images": len(images),
         "left_out": max(len(set(one["image"].tolist())) for one in given) - len(images),
@@ -243,6 +250,28 @@ def rank(entrants: Sequence[Entrant], metrics: Sequence[str], *, bootstraps: int
         "comparisons": apart,
         "notes": list(dict.fromkeys(note for about in abouts for note in about["notes"])),
     }
+
+
+def _followed(
+    folders: Sequence[Path], first: PairTable, wanted: Sequence[str], draws: int
+) -> list[dict[str, Replicates]]:
+    """Insertion and deletion of each evaluation, on the pairs that were followed in all of them."""
+    keys = [one.key for one in FOLLOWED if one.key in wanted]
+    each = [{(one.image, one.finding): one.values() for one in faithful.read(folder)} for folder in folders if keys]
+    names = zip(first["image"].tolist(), first["finding"].tolist(), strict=True)
+    kept = {i: pair for i, pair in enumerate(names) if each and all(pair in of for of in each)}
+    if not kept:
+        return [{} for _ in folders]
+    rows = np.array(list(kept))
+    finding = [first.findings.index(name) for _, name in kept.values()]
+    resampling = Resampling(first["patient"].tolist(), replicates=draws, seed=0).of(first["patient"][rows].tolist())
+    return [
+        {
+            key: bootstrap.mean([of[pair][key] for pair in kept.values()], finding, len(first.findings), resampling)
+            for key in keys
+        }
+        for of in each
+    ]
 
 
 def _over_seeds(runs: Sequence[Replicates], number: int) -> Replicates:

@@ -284,6 +284,7 @@ class _Worker:
                 folder / "evaluation",
                 inside=cell.source.inside,
                 seen=cell.source.seen,
+                faithfulness=plan.content.faithfulness,
                 bootstraps=plan.content.bootstraps,
                 overwrite=True,  # of a run that is not there any more
                 progress=advance,
@@ -430,12 +431,14 @@ def _scoring(plan: Plan, cell: Cell) -> dict[str, Any]:
     else:
         run = _training(plan, owner, plan.method_settings(owner))
     names = ["spec", "scored_on", "splits", "split_seed", "only", "findings", "inside"]
-    names += ["seen"] if cell.source.seen != "refuse" else []  # benchmarks of before there was a choice go on
+    # What is as it was before there was a choice is not written down: benchmarks of then go on.
+    names += ["seen"] if cell.source.seen != "refuse" else []
     return {
         "run": run,
         "source": {name: source[name] for name in names},
         "tagging": cell.method.tagging,
         "bootstraps": plan.content.bootstraps,
+        **({"faithfulness": plan.content.faithfulness} if plan.content.faithfulness else {}),
     }
 
 

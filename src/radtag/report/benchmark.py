@@ -12,6 +12,7 @@ from radtag.report.comparison import SideBySide
 from radtag.report.definitions import BY_KEY
 from radtag.report.page import Colours, environment, figure, is_defined, replace_text, safe, span, thousands, unit_of
 from radtag.report.plots import against_cost, groups, key_of
+from radtag.report.tables import followed_words
 
 LOCAL = ("points", "regions", "boxes", "masks", "detections", "distances", "published")
 """Groups of numbers that say where, and not whether."""
@@ -145,6 +146,8 @@ def _what(one: Mapping[str, Any]) -> str:
         words.append(f"{thousands(one['left_out'])} images that not all methods were scored on are left out")
     if one["inside"] == "lungs":
         words.append("pixels inside the lungs alone count")
+    if one["faithfulness"]:
+        words.append(followed_words(one))
     return "; ".join(words) + "."
 
 

@@ -21,6 +21,7 @@ Group = Literal[
     "distances",
     "published",
     "calibration",
+    "faithfulness",
 ]
 
 
@@ -391,7 +392,26 @@ def _definitions() -> tuple[Definition, ...]:
 
 
 DEFINITIONS = _definitions()
-BY_KEY = {one.key: one for one in DEFINITIONS}
+FOLLOWED = (
+    Definition(
+        "insertion",
+        "Insertion",
+        "faithfulness",
+        "Area under the score while the pixels of the network's input are put onto the blurred image, in the order of"
+        " the map (RISE, Petsiuk et al. 2018). It is about the network and not about the disease: compare maps of one"
+        " run with each other.",
+    ),
+    Definition(
+        "deletion",
+        "Deletion",
+        "faithfulness",
+        "Area under the score while the pixels of the network's input are made black, in the order of the map.",
+        "lower",
+    ),
+)
+"""What is only measured where it is asked for, and stands in a part of its own of ``metrics.json``; a benchmark has it
+among its numbers."""
+BY_KEY = {one.key: one for one in (*DEFINITIONS, *FOLLOWED)}
 
 DISTANCES = {one.key: one.key.rsplit("_", 1)[1] for one in DEFINITIONS if one.group == "distances"}
 """Keys of what is no share, with its unit; printed with one decimal, and never on one axis with shares."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from radtag.report.definitions import BY_KEY, DISTANCES, PERCENT
+from radtag.words import counted
 
 VALUES = (
     "source", "method", "finding", "metric", "value", "low", "high", "n", "undefined", "rank", "spread", "seeds",
@@ -107,6 +108,12 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(letter, letter) for letter in text).replace("–", "--")
 
 
+def followed_words(of: Mapping[str, Any]) -> str:
+    """What insertion and deletion of a source are of."""
+    images = counted(of["faithfulness"], "image[s]")
+    return f"insertion and deletion are of at most {images} of each finding{' in each fold' * (of['folds'] > 1)}"
+
+
 def _heading(key: str) -> str:
     one = BY_KEY[key]
     return one.title + (" ↓" if one.better == "lower" else "")
@@ -115,7 +122,8 @@ def _heading(key: str) -> str:
 def _what(of: Mapping[str, Any]) -> str:
     total = f"Means over {len(of['findings'])} findings" if of["total"] == "macro" else f"Of {of['findings'][0]}"
     folds = f", {of['folds']} folds pooled" if of["folds"] > 1 else ""
-    return f"{total}; {of['images']} images of {of['patients']} patients{folds}."
+    followed = f"; {followed_words(of)}" if of["faithfulness"] else ""
+    return f"{total}; {of['images']} images of {of['patients']} patients{folds}{followed}."
 
 
 def _how(value: Mapping[str, Any]) -> str:
