@@ -173,7 +173,7 @@ def test_size_of_what_is_no_image(tmp_path, monkeypatch) -> None:
         with pytest.raises(UnreadableImage):
             size_of(tmp_path / name)
 
-    def denied(*_: object) -> None:
+    def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", denied)

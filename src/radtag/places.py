@@ -7,6 +7,7 @@ out equals :mod:`radtag.evaluate`'s to the last digit. ``metrics.json`` and ``pa
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 Measure = Literal["pointing", "iou"]
 """pointing: of the highest pixel. iou: what follows from masks and boxes (IoU, Dice, precision, PoI, T(IoBB) ...)."""
 
-THREADS = 4
 VALUES = np.divide(np.arange(1 << 16, dtype=np.uint16), np.float32(65535), dtype=np.float32)
 """What each level of a 16-bit map stands for."""
 
@@ -110,8 +110,8 @@ def score_places(
     found = map_ahead(
         lambda i: _image(given, dataset.records[i], patients[i], measures),
         range(len(dataset)),
-        threads=THREADS,
-        ahead=4 * THREADS,
+        threads=(threads := max(2, process.cores())),  # more wait for each other
+        ahead=4 * threads,
     )
     for i, one in enumerate(found):
         rows += one.rows
@@ -163,7 +163,9 @@ def _image(given: GivenMaps, record: Record, patient: str, measures: Sequence[st
     rows, lost = [], []
     for finding, label in zip(given.findings, record.labels, strict=True):
         map_, own = _map_of(given, record, finding, size_rc)
-        row, col = divmod(int(map_.argmax()), size_rc[1])
+        highest = map_.max(axis=1)  # of each row, which tells the rows that need no further look
+        row = int(highest.argmax())
+        col = int(map_[row].argmax())
         top = float(_value(map_[row, col]))
         named = given.score_of(record, finding)
         score = float(np.float32(named if named is not None else top if own is None else own))
@@ -184,7 +186,7 @@ def _image(given: GivenMaps, record: Record, patient: str, measures: Sequence[st
         }
         region = None
         if "iou" in measures:
-            region = regions.find(*_cut(map_, given.thresholds.mask[finding]), min_area_px=given.min_area_px)
+            region = _region(map_, highest, given.thresholds.mask[finding], given.min_area_px)
             values["marked"] = region.area_px / map_.size
         truth = None
         if label == 1:
@@ -197,7 +199,7 @@ def _image(given: GivenMaps, record: Record, patient: str, measures: Sequence[st
             if "pointing" in measures:
                 values["pointing"] = _points_at(truth, (row, col))
             if region is not None:
-                values |= _overlaps(map_, (row, col), region, truth)
+                values |= _overlaps(_above_half(map_, highest), region, truth)
         rows.append(values)
     return Rows(rows, lost=tuple(lost))
 
@@ -220,22 +222,36 @@ def _value(map_: Any) -> Any:
     return VALUES[map_] if map_.dtype == np.uint16 else map_
 
 
-def _cut(map_: NDArray[Any], rule: float | Literal["otsu"]) -> tuple[NDArray[Any], float]:
-    """A map and what it must exceed, in its own units: levels stay levels."""
-    if map_.dtype != np.uint16:
-        return map_, regions.otsu_threshold(map_) if rule == "otsu" else rule
+def _region(
+    map_: NDArray[Any], highest: NDArray[Any], rule: float | Literal["otsu"], min_area_px: float | None
+) -> regions.Regions:
+    """What a map (row, col), with the highest of each row (row,), marks; levels stay levels."""
+    levels = map_.dtype == np.uint16
     if rule == "otsu":
-        values = VALUES[map_]
-        return values, regions.otsu_threshold(values)
-    return map_, int(np.searchsorted(VALUES, np.float32(rule), side="right")) - 1
+        values = _value(map_)
+        return regions.find(values, regions.otsu_threshold(values), min_area_px=min_area_px)
+    threshold = int(np.searchsorted(VALUES, np.float32(rule), side="right")) - 1 if levels else rule
+    rows = _reaching(highest, threshold)
+    part = regions.Part(rows, slice(0, map_.shape[1]), (map_.shape[0], map_.shape[1]))
+    return regions.find(map_[rows], threshold, min_area_px=min_area_px, part=part)
 
 
-def _above_half(map_: NDArray[Any], peak: tuple[int, int]) -> NDArray[np.bool_]:
-    """Of a map (row, col) the pixels above half of its maximum."""
+def _reaching(highest: NDArray[Any], threshold: float) -> slice:
+    """The rows from the first to the last whose highest value (row,) exceeds a threshold."""
+    at = np.flatnonzero(highest > threshold)
+    return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0)
+
+
+def _above_half(map_: NDArray[Any], highest: NDArray[Any]) -> NDArray[np.bool_]:
+    """Of a map (row, col), with the highest of each row (row,), the pixels above half of its maximum."""
     if map_.dtype != np.uint16:
         return boxes.above_share_of_maximum(map_)
-    reached = boxes.above_share_of_maximum(VALUES[None, : int(map_[peak]) + 1])[0]
-    return np.asarray(map_ > len(reached) - 1 - np.count_nonzero(reached))
+    reached = boxes.above_share_of_maximum(VALUES[None, : int(highest.max()) + 1])[0]
+    threshold = len(reached) - 1 - int(np.count_nonzero(reached))
+    rows = _reaching(highest, threshold)
+    above = np.zeros(map_.shape, dtype=bool)
+    np.greater(map_[rows], threshold, out=above[rows])
+    return above
 
 
 def _points_at(truth: Truth, peak: tuple[int, int]) -> float:
@@ -245,18 +261,19 @@ def _points_at(truth: Truth, peak: tuple[int, int]) -> float:
     return float(points.points_in_boxes([peak], truth.boxes_xyxy, own)[0])
 
 
-def _overlaps(map_: NDArray[Any], peak: tuple[int, int], region: regions.Regions, truth: Truth) -> dict[str, Any]:
+def _overlaps(above_half: NDArray[np.bool_], region: regions.Regions, truth: Truth) -> dict[str, Any]:
     """The columns of boxes and masks of a pair whose place is known."""
     own = np.zeros(len(truth.boxes_xyxy), dtype=np.int64)
-    union = boxes.union_overlap(_above_half(map_, peak)[None], truth.boxes_xyxy, own)
+    union = boxes.union_overlap(above_half[None], truth.boxes_xyxy, own)
     values: dict[str, Any] = {
         "iobb": union.iobb[0],
         "iou_boxes": union.iou[0],
         "box_iou": boxes.best_iou(truth.boxes_xyxy, np.array(region.boxes_xyxy).reshape(-1, 4)),
-        "box_share": int(union.boxes_px[0]) / map_.size,
+        "box_share": int(union.boxes_px[0]) / above_half.size,
     }
     if truth.mask is not None:
-        shared = masks.overlap(region.mask, truth.mask)
+        within = masks.overlap(region.inside, truth.mask[region.part.rows, region.part.cols])
+        shared = dataclasses.replace(within, true_px=np.asarray(np.count_nonzero(truth.mask)))
         values |= {
             "dice": float(shared.dice),
             "iou": float(shared.iou),

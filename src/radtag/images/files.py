@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from radtag.errors import UnreadableImage
 from radtag.images import window as windows
+from radtag.images.graypng import read_rows
 from radtag.images.image import Image
 from radtag.images.limits import MAX_PIXELS, check_frame, refuse_bomb
 from radtag.images.window import Window
@@ -181,6 +182,9 @@ def _picture(path: Path, start: bytes, window: Window) -> Image:
 
 def bits(path: Path) -> NDArray[np.bool_] | None:
     """A plain gray PNG of one bit a pixel (row, col), without a way through grays; None for any other file."""
+    found = read_rows(path, 1)
+    if found is not None and not found.further:
+        return np.unpackbits(found.values, axis=1, count=found.cols).view(np.bool_)
     from PIL import Image as Pillow
 
     with path.open("rb") as stream:

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import KDTree
 
 Values = NDArray[np.float64]
 
@@ -100,6 +99,8 @@ def boundary_distances(
     a, b = (np.argwhere(boundary(mask[part])) * scale for mask in (proposed, truth))
     if not len(a) or not len(b):
         return BoundaryDistances(np.zeros(0), np.zeros(0))
+    from scipy.spatial import KDTree  # which takes long to import, and most measures have no need of
+
     return BoundaryDistances(np.asarray(KDTree(b).query(a)[0]), np.asarray(KDTree(a).query(b)[0]))
 
 
