@@ -74,12 +74,22 @@ class By:
     column: str
     cuts: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.column == "size" and len(self.cuts) not in (0, len(SIZES) - 1):
+            listed = ",".join(f"{cut:g}" for cut in self.cuts)
+            raise BadSetting(f"--by size:{listed}: {' '.join(SIZES)} part at two shares. Write size:0.01,0.05, say.")
+
+    @property
+    def metrics(self) -> Sequence[str]:
+        """Keys of the numbers that its groups have."""
+        return _OF_LESIONS if self.column == "size" else _OF_IMAGES
+
     @classmethod
     def parse(cls, text: str) -> By:
         """``age``, ``age:40,65`` or ``size``.
 
         Raises:
-            BadSetting: cuts that are no ascending numbers.
+            BadSetting: cuts that are no ascending numbers, or for size not two.
         """
         column, colon, listed = text.partition(":")
         try:
@@ -188,39 +198,81 @@ def grouped(
     draws = Resampling(table["patient"].tolist(), replicates=max(bootstraps, 1), seed=seed)
     found: dict[str, Any] = {}
     for one in by:
-        if one.column == "size":
-            cuts, sizes = _sizes(table, one.cuts)
-            tables = {name: _only_lesions(table, sizes == i) for i, name in enumerate(SIZES) if (sizes == i).any()}
-            keys, reference = _OF_LESIONS, "large" if "large" in tables else next(iter(tables), "")
-            unknown = int(np.count_nonzero((table["label"] == 1) & (sizes < 0)))
-        else:
-            names, of_image = _of_images(one, values[one.column])
-            group = np.array([of_image.get(name, -1) for name in table["image"].tolist()])
-            cuts = None
-            tables = {name: table.take(group == i) for i, name in enumerate(names) if (group == i).any()}
-            keys, unknown = _OF_IMAGES, int(np.count_nonzero(group < 0)) // max(1, len(table.findings))
-            reference = max(tables, key=lambda name: len(tables[name]), default="")
+        groups = divided(table, values, one)
+        tables = {name: groups.part(table, name) for name in groups.rows}
         measured = {
-            name: dict(replicates(part, None, bootstraps=max(bootstraps, 1), seed=seed, wanted=keys, draws=draws))
+            name: dict(
+                replicates(part, None, bootstraps=max(bootstraps, 1), seed=seed, wanted=one.metrics, draws=draws)
+            )
             for name, part in tables.items()
         }
-        own, intervals = measured.get(reference, {}), bootstraps > 0
+        own, intervals = measured.get(groups.reference, {}), bootstraps > 0
         parts, gaps = {}, {}
         for name, of_part in measured.items():
             estimates = {key: value.estimates() for key, value in of_part.items()}
-            counts = _counts(tables[name], lesions=one.column == "size")
-            parts[name] = {**counts, **as_json(table.findings, estimates, intervals=intervals)}
-            if name != reference:
+            parts[name] = {**groups.counts(table, name), **as_json(table.findings, estimates, intervals=intervals)}
+            if name != groups.reference:
                 apart = {k: bootstrap.difference(v, own[k]).estimates() for k, v in of_part.items() if k in own}
                 gaps[name] = as_json(table.findings, apart, intervals=intervals)
-        found[one.column] = {"reference": reference, "unknown": unknown, "cuts": cuts, "parts": parts, "gaps": gaps}
+        found[one.column] = {**groups.about(), "parts": parts, "gaps": gaps}
     return {"groups": found}
 
 
-def _counts(part: PairTable, *, lesions: bool) -> dict[str, int]:
-    """Images and patients of a group; of lesions, those that have one."""
-    at = part["located"] == 1 if lesions else np.ones(len(part), dtype=bool)
-    return {"images": len(set(part["image"][at].tolist())), "patients": len(set(part["patient"][at].tolist()))}
+@dataclass(frozen=True)
+class Groups:
+    """How the pairs of a table are divided; made by :func:`divided`.
+
+    Args:
+        by: what they are grouped by.
+        rows: group -> (pair,) whether it is of this group; groups of nothing are not there.
+        reference: the group that the others are held against; "" where there is none.
+        unknown: images without a value; for size, positives whose place is not known.
+        cuts: for size, finding -> the shares of the image at which sizes part; else None.
+    """
+
+    by: By
+    rows: Mapping[str, NDArray[np.bool_]]
+    reference: str
+    unknown: int
+    cuts: Mapping[str, Sequence[float]] | None
+
+    def part(self, table: PairTable, name: str) -> PairTable:
+        """One group of the table that was divided, or of another with the same pairs in the same order."""
+        at = self.rows[name]
+        return _only_lesions(table, at) if self.by.column == "size" else table.take(at)
+
+    def counts(self, table: PairTable, name: str) -> dict[str, int]:
+        """``{"images", "patients"}`` of a group; of lesions, those that have one."""
+        part = self.part(table, name)
+        at = part["located"] == 1 if self.by.column == "size" else np.ones(len(part), dtype=bool)
+        return {"images": len(set(part["image"][at].tolist())), "patients": len(set(part["patient"][at].tolist()))}
+
+    def about(self) -> dict[str, Any]:
+        """What to know beside the numbers, for JSON."""
+        return {"reference": self.reference, "unknown": self.unknown, "cuts": self.cuts}
+
+
+def divided(table: PairTable, values: Values, by: By) -> Groups:
+    """The groups of a table.
+
+    Args:
+        table: pairs, image by image, every image with every finding in one order.
+        values: of the columns to group by, for every image (:func:`values_of`).
+        by: what to group by.
+
+    Raises:
+        BadSetting: a column of too many values, or bands of what is no number.
+    """
+    if by.column == "size":
+        cuts, sizes = _sizes(table, by.cuts)
+        rows = {name: sizes == i for i, name in enumerate(SIZES) if (sizes == i).any()}
+        unknown = int(np.count_nonzero((table["label"] == 1) & (sizes < 0)))
+        return Groups(by, rows, "large" if "large" in rows else next(iter(rows), ""), unknown, cuts)
+    names, of_image = _of_images(by, values[by.column])
+    group = np.array([of_image.get(name, -1) for name in table["image"].tolist()])
+    rows = {name: group == i for i, name in enumerate(names) if (group == i).any()}
+    unknown = int(np.count_nonzero(group < 0)) // max(1, len(table.findings))
+    return Groups(by, rows, max(rows, key=lambda name: int(rows[name].sum()), default=""), unknown, None)
 
 
 # ---- groups of images ----------------------------------------------------------------------------------------------
@@ -284,8 +336,6 @@ def _sizes(table: PairTable, cuts: Sequence[float]) -> tuple[dict[str, list[floa
     located = (table["located"] == 1) & ~np.isnan(share)
     size = np.full(len(table), -1, dtype=np.int64)
     used: dict[str, list[float]] = {}
-    if cuts and len(cuts) != len(SIZES) - 1:
-        raise BadSetting(f"--by size:{','.join(f'{cut:g}' for cut in cuts)}: {' '.join(SIZES)} part at two shares.")
     for finding in table.findings:
         at = located & (table["finding"] == finding)
         if not at.any():

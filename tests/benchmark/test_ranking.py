@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radtag import faithfulness
+from radtag import faithfulness, groups
 from radtag.benchmark.ranking import Entrant, rank
 from radtag.metrics import significance
 from radtag.metrics.perturbation import PerturbationCurve
 from radtag.pairs import PairTable
 from radtag.report.benchmark import main_metric, write_benchmark
 from radtag.report.page import Colours
-from radtag.report.tables import as_csv, as_latex, as_markdown, comparisons_csv
+from radtag.report.tables import as_csv, as_latex, as_markdown, comparisons_csv, groups_csv
 
 FINDINGS = ("nodule", "effusion")
 IMAGES = 40
@@ -34,11 +34,13 @@ def entrant(tmp_path: Path) -> Callable[..., Entrant]:
         minutes: float = 2.0,
         speed: float = 4.0,
         followed: Sequence[tuple[int, str, float, float]] = (),
+        by: Sequence[str] = (),
     ) -> Entrant:
         """A method by its hits, (finding, image) of 1 and 0, once a seed; every image has both findings.
 
         ``followed`` are images with a finding, whose score is the one number all through insertion, the other all
-        through deletion.
+        through deletion. ``by`` may have "sex": every fourth image is of a man, but for the last, of which it is not
+        known.
         """
         folders = {}
         for seed, of_seed in enumerate(hits):
@@ -66,7 +68,11 @@ def entrant(tmp_path: Path) -> Callable[..., Entrant]:
                     for image, finding, inserted, deleted in followed
                 ],
             )
+            if "sex" in by:
+                sexes = {f"{i}.png": "" if i == IMAGES - 1 else "FM"[i % 4 == 0] for i in range(IMAGES)}
+                groups.write_values(folder, {"sex": sexes})
             about = {
+                "by": list(by),
                 "faithfulness": 3 if followed else 0,
                 "data": "made up", "split": "test", "images": IMAGES, "notes": [f"of {name}"], "hardware": "cpu",
                 "images_per_second": speed, "card": {"minutes": minutes}, "minutes": 0.1,
@@ -184,6 +190,99 @@ def test_insertion_is_left_out_where_it_was_not_measured_for_all(entrant: Callab
     followed = entrant("one", hits(4, 4), followed=[(0, "nodule", 0.8, 0.3)])
     found = rank([followed, entrant("other", hits(4, 4))], ["pointing", "insertion"], bootstraps=20)
     assert (found["metrics"], found["faithfulness"]) == (["pointing"], 0)
+
+
+def test_numbers_by_group_and_their_gaps(entrant: Callable[..., Entrant]):
+    found = rank(
+        # Of 20 images the first 8 are hit: of 10 men two; of 29 women six.
+        [entrant("one", hits(8, 0), by=["sex", "size"]), entrant("all", hits(40, 40), hits(40, 40), by=["sex"])],
+        ["pointing", "auroc"],
+        bootstraps=50,
+    )
+    assert found["groups"] == {  # and not by size, which the second is not grouped by
+        "sex": {
+            "reference": "F",
+            "unknown": 1,
+            "cuts": None,
+            "metrics": ["pointing"],  # no label is 0
+            "parts": {"F": {"images": 29, "patients": 29}, "M": {"images": 10, "patients": 10}},
+        }
+    }
+    one = found["methods"]["one"]["groups"]["sex"]
+    assert one["F"]["gap"] is None
+    assert one["M"]["findings"]["nodule"]["pointing"]["value"] == pytest.approx(2 / 10)
+    assert one["F"]["findings"]["nodule"]["pointing"]["value"] == pytest.approx(6 / 29)
+    assert one["M"]["total"]["pointing"]["value"] == pytest.approx(1 / 10)  # the mean with effusion, of which none is
+    gap = one["M"]["gap"]["findings"]["nodule"]["pointing"]
+    assert gap["value"] == pytest.approx(2 / 10 - 6 / 29)
+    assert gap["low"] < gap["value"] < gap["high"]
+    sure = found["methods"]["all"]["groups"]["sex"]["M"]["gap"]["total"]["pointing"]
+    assert (sure["value"], sure["low"], sure["high"]) == (0, 0, 0)
+
+
+def test_intervals_of_groups_are_those_of_an_evaluation(entrant: Callable[..., Entrant]):
+    one = entrant("one", hits(20, 10), by=["sex", "size"])
+    found = rank([one], ["pointing", "box_0.3"], bootstraps=60)["methods"]["one"]["groups"]
+    folder = one.folders[0]
+    table = PairTable.read(folder / "pairs.csv")
+    by = [groups.By("sex"), groups.By("size")]
+    told = groups.grouped(table, groups.read_values(folder), by, bootstraps=60)["groups"]
+    for column, group in (("sex", "M"), ("size", "small")):
+        mine, theirs = found[column][group], told[column]
+        for scope in ("nodule", "effusion"):
+            assert mine["findings"][scope]["pointing"] == theirs["parts"][group]["findings"][scope]["pointing"]
+            assert mine["gap"]["findings"][scope]["pointing"] == theirs["gaps"][group]["findings"][scope]["pointing"]
+        assert mine["gap"]["total"]["pointing"] == theirs["gaps"][group]["macro"]["pointing"]
+
+
+def test_lesions_of_a_size_are_a_group(entrant: Callable[..., Entrant]):
+    found = rank([entrant("small ones", hits(14, 14), by=["size:0.105,0.305"])], ["pointing"], bootstraps=20)
+    parts = found["methods"]["small ones"]["groups"]["size"]
+    # Boxes of 1 to 40 % of the image, of which those up to 14 % are hit.
+    values = {name: part["total"]["pointing"]["value"] for name, part in parts.items()}
+    assert values == {"small": 1, "medium": pytest.approx(4 / 20), "large": 0}
+    assert found["groups"]["size"]["reference"] == "large"
+    assert found["groups"]["size"]["cuts"] == {"nodule": [0.105, 0.305], "effusion": [0.105, 0.305]}
+    assert parts["small"]["gap"]["total"]["pointing"]["value"] == 1
+
+
+def test_groups_are_in_every_file(entrant: Callable[..., Entrant], tmp_path: Path, value: dict):
+    entrants = [entrant("good", hits(36, 40), by=["sex"]), entrant("bad|", hits(8, 0), by=["sex"])]
+    value["sources"]["one"] = {**rank(entrants, ["pointing", "brier"], bootstraps=50), "missing": {}}
+    rows = list(csv.DictReader(io.StringIO(groups_csv(value))))
+    assert len(rows) == 2 * 2 * 3 * 2  # methods, groups, all findings and each, numbers
+    reference, man = (
+        next(row for row in rows if (row["method"], row["group"], row["finding"]) == ("bad|", sex, "nodule"))
+        for sex in "FM"
+    )
+    assert (reference["reference"], reference["gap"], reference["images"]) == ("1", "", "29")
+    assert (man["reference"], man["by"], man["metric"], man["n"]) == ("0", "sex", "pointing", "10")
+    assert float(man["gap"]) == pytest.approx(2 / 10 - 6 / 29)
+    assert float(man["gap_low"]) < float(man["gap"]) < float(man["gap_high"])
+
+    lines = as_markdown(value).splitlines()
+    assert "### Pointing accuracy by sex" in lines
+    assert "### Brier score ↓ by sex" in lines
+    at = lines.index("### Pointing accuracy by sex") + 2
+    assert lines[at] == "| method | F (29 images, reference) | M (10 images) |"
+    number, signed = r"0\.\d{3} \(0\.\d{3}-[01]\.\d{3}\)", r"[+-]0\.\d{3} \([+-]?0\.\d{3} to [+-]?0\.\d{3}\)"
+    assert re.fullmatch(rf"\| bad\\\| \| {number} \| {number}, gap {signed} \|", lines[at + 3])
+    assert lines[-1].endswith("bold: rank 1. Gap: the group minus the reference, on the same draws of patients.")
+    assert f"{2 / 10 / 2 - 6 / 29 / 2:+.3f}" in lines[at + 3]
+
+    text = as_latex(value)
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    assert r"one: Brier score $\downarrow$ by sex; gap: the group minus the reference" in text
+    row = next(line for line in text.splitlines() if line.startswith("    bad| & 0.103 "))
+    span, gap = r"\{\\scriptsize \(0\.\d{3}--0\.\d{3}\)\}", r"\{\\scriptsize \(\S+ to \S+\)\}"
+    assert re.search(rf"& 0\.103 {span} & 0\.100 {span}, gap \$-\$0\.003 {gap} \\\\$", row)
+    assert "Method & F (29 images, reference) & M (10 images) \\\\" in text
+
+    write_benchmark(tmp_path / "b.html", value, Colours("#00f", "#fff", ("#000", "#fff")), {})
+    page = (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "<h3>By sex</h3>" in page
+    assert "In no group: 1 image without a value." in page
+    assert page.count('class="ci gap">gap') == 2 * 2  # methods, numbers: of the men
 
 
 @pytest.fixture

@@ -62,9 +62,10 @@ def data(tmp_path: Path) -> Path:
             pixels[8:24, 10:26] += 120
             boxes.append([f"{i}.png", "square", 10, 8, 26, 24])
         PIL.Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
-        rows.append([f"{i}.png", i, "train" if i < 8 else "val" if i < 12 else "test", i % 2])
+        sex = "FM"[i % 4 > 1]
+        rows.append([f"{i}.png", i, "train" if i < 8 else "val" if i < 12 else "test", i % 2, sex])
     for name, head, lines in (
-        ("table.csv", ["image", "patient", "split", "square"], rows),
+        ("table.csv", ["image", "patient", "split", "square", "attr:sex"], rows),
         ("boxes.csv", ["image", "finding", "x1", "y1", "x2", "y2"], boxes),
     ):
         with (folder / name).open("w", newline="") as file:
@@ -262,6 +263,44 @@ def test_insertion_and_deletion_of_folds_are_pooled(tmp_path: Path, data: Path):
     file.write_text(json.dumps(before))
     assert benchmark(read_plan(tmp_path / "b.toml"), console=Console(quiet=True)).ok
     assert json.loads(file.read_text())["about"]["faithfulness"] == 2
+
+
+def test_groups_of_folds_are_pooled(tmp_path: Path, data: Path):
+    file = folded(tmp_path, data, source='by = ["sex", "size"]')
+    outcome = benchmark(read_plan(file), console=Console(quiet=True))
+    assert outcome.ok, outcome.lines()
+    source = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sources"]["squares"]
+    assert list(source["groups"]) == ["sex", "size"]
+    assert source["groups"]["sex"]["parts"] == {name: {"images": 8, "patients": 8} for name in "FM"}
+    pooled = tmp_path / "out/pooled/squares/CAM_mirrored/seed0"
+    told = json.loads((pooled / "metrics.json").read_text())["groups"]["sex"]
+    mine = source["methods"]["CAM, mirrored"]["groups"]["sex"]
+    for key in ("auroc", "pointing"):
+        assert mine["M"]["total"][key]["value"] == pytest.approx(told["parts"]["M"]["micro"][key]["value"])
+        assert mine["M"]["gap"]["total"][key]["value"] == pytest.approx(told["gaps"]["M"]["micro"][key]["value"])
+    rows = list(csv.DictReader((tmp_path / "out" / "by_group.csv").open(newline="")))
+    assert {(row["by"], row["group"]) for row in rows if row["by"] == "sex"} == {("sex", "F"), ("sex", "M")}
+    assert "<h3>By sex</h3>" in (tmp_path / "out" / "benchmark.html").read_text(encoding="utf-8")
+
+    # Folds are pooled again where those in the folder have other values of their images.
+    (pooled / "groups.csv").write_text("image,sex\n")
+    assert benchmark(read_plan(file), console=Console(quiet=True)).ok
+    assert len((pooled / "groups.csv").read_text().splitlines()) == 17
+
+    # Asked for no more, the cells were made otherwise.
+    file.write_text(file.read_text().replace('by = ["sex", "size"]', ""))
+    assert (
+        "source.by was sex, size, now not given"
+        in benchmark(read_plan(file), console=Console(quiet=True)).states[0].note
+    )
+
+
+def test_a_column_that_is_not_there_is_said_before_anything_is_trained(tmp_path: Path, data: Path):
+    file = folded(tmp_path, data, source='by = ["ward"]')
+    outcome = benchmark(read_plan(file), console=Console(quiet=True))
+    assert [one.state for one in outcome.states] == ["failed"] * 4
+    assert "--by ward: data has no such column; it has sex. 'size' groups by" in outcome.states[0].note
+    assert not list((tmp_path / "out").rglob("log.jsonl"))
 
 
 def test_the_order_of_keys_makes_no_other_cell(tmp_path: Path, data: Path):

@@ -24,6 +24,7 @@ from radtag.data.lesions import KINDS
 from radtag.data.seen import Seen
 from radtag.data.sources import SOURCES
 from radtag.errors import BadSetting
+from radtag.groups import By
 from radtag.models import METHODS, STUDENTS
 from radtag.report.definitions import BY_KEY, FOLLOWED
 from radtag.report.terminal import MAIN
@@ -65,6 +66,8 @@ class Source(_Table):
         normal: the finding that means healthy, for methods of two sides.
         folds: of a cross-validation: each is a run, and the folds are pooled.
         inside: whose pixels count, as `radtag evaluate --inside`.
+        by: groups that numbers are of besides, as `radtag evaluate --by`: columns of the table as "sex" or "age:40,65",
+            or "size", the lesions'.
         seen: what becomes of images that a run has seen in training, as `radtag evaluate --seen`: "refuse",
             "leave-out" or "count".
     """
@@ -80,6 +83,7 @@ class Source(_Table):
     normal: str | None = None
     folds: tuple[int | str, ...] = ()
     inside: Literal["image", "lungs"] = "image"
+    by: tuple[str, ...] = ()
     seen: Seen = "refuse"
 
     _named = field_validator("name")(_name)
@@ -89,6 +93,18 @@ class Source(_Table):
     def _known(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith("{"):
             refuse_unknown_name(value.partition(":")[0].strip(), SOURCES, "source")
+        return value
+
+    @field_validator("by")
+    @classmethod
+    def _groups(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            columns = [By.parse(text).column for text in value]
+        except BadSetting as error:
+            raise ValueError(str(error).removeprefix("--by ")) from error
+        for column in columns:
+            if columns.count(column) > 1:
+                raise ValueError(f"{column} is grouped by twice; write it once")
         return value
 
     @model_validator(mode="after")
@@ -657,6 +673,13 @@ def _refuse_inconsistent(plan: Plan) -> None:
             raise BadSetting(
                 f"{plan.path}, {where}: {{fold}} is used, and folds is missing. Write folds = [0, 1, ...]."
             )
+        for text in source.by:
+            known = By.parse(text).metrics
+            if not set(file.metrics) & set(known):
+                raise BadSetting(
+                    f"{plan.path}, {where}: by = {text!r}, and groups have none of metrics = {', '.join(file.metrics)}."
+                    f" Name another there, such as pointing."
+                )
     unfolded = [source.name for source in file.source if not source.folds]
     trained: list[str] = []
     for method in file.method:

@@ -13,6 +13,9 @@ Conventions
   finding, is below 0.05. Different numbers and findings are not corrected for each other.
 - A rank is one more than the number of methods that are significantly better (:mod:`radtag.metrics.significance`).
 
+- Numbers by group (:mod:`radtag.groups`) are on the same images and draws, too, and so is a gap, which is a group minus
+  the reference. Gaps are not corrected for each other.
+
 ``benchmark.json`` has all of it; see :func:`write`.
 """
 
@@ -33,6 +36,7 @@ from numpy.typing import NDArray
 
 import radtag
 from radtag import faithfulness as faithful
+from radtag import groups
 from radtag.benchmark.plan import Cell, Plan, Source, slug
 from radtag.benchmark.work import states
 from radtag.compare import side_by_side
@@ -45,7 +49,7 @@ from radtag.report.benchmark import write_benchmark
 from radtag.report.comparison import SideBySide
 from radtag.report.definitions import BY_KEY, FOLLOWED
 from radtag.report.page import replace_text
-from radtag.report.tables import as_csv, as_latex, as_markdown, comparisons_csv
+from radtag.report.tables import as_csv, as_latex, as_markdown, comparisons_csv, groups_csv
 from radtag.summary import PixelCounts, in_common, replicates
 
 LEVEL = 0.05
@@ -75,6 +79,8 @@ class Entrant:
 
 def write(plan: Plan) -> tuple[Path | None, dict[str, Any]]:
     """Puts together what is done: ``benchmark.json``, ``.html``, ``.csv``, ``.md``, ``.tex``, ``comparisons.csv``.
+
+    Where a source asks for groups, ``by_group.csv`` as well.
 
     Returns:
         The page and the content of ``benchmark.json``; no page where no method is complete on any source.
@@ -118,6 +124,9 @@ def write(plan: Plan) -> tuple[Path | None, dict[str, Any]]:
     replace_text(plan.out / "benchmark.json", json.dumps(value, indent=1, allow_nan=False) + "\n")
     replace_text(plan.out / "benchmark.csv", as_csv(value))
     replace_text(plan.out / "comparisons.csv", comparisons_csv(value))
+    (plan.out / "by_group.csv").unlink(missing_ok=True)
+    if any(of["groups"] for of in sources.values()):
+        replace_text(plan.out / "by_group.csv", groups_csv(value))
     replace_text(plan.out / "benchmark.md", as_markdown(value))
     replace_text(plan.out / "benchmark.tex", as_latex(value))
     write_benchmark(plan.out / "benchmark.html", value, colours(), shown)
@@ -152,11 +161,14 @@ def _entrants(plan: Plan, source: Source, done: set[Cell], problems: list[str]) 
 def _pooled(parts: Sequence[Path], out: Path, bootstraps: int) -> Path:
     """Folds as one evaluation; pooled once."""
     digest = hashlib.sha256(b"".join((part / "pairs.csv").read_bytes() for part in parts)).hexdigest()[:16]
-    followed, _, _ = faithful.pooled(parts, [read_metrics(part)["about"].get("faithfulness", 0) for part in parts])
-    wanted = {"bootstraps": bootstraps, "faithfulness": followed}
+    abouts = [read_metrics(part)["about"] for part in parts]
+    followed, _, _ = faithful.pooled(parts, [one.get("faithfulness", 0) for one in abouts])
+    by, values, _ = groups.pooled(parts, [one.get("by", []) for one in abouts])
+    wanted = {"bootstraps": bootstraps, "faithfulness": followed, "by": by}
     try:
-        about = {"faithfulness": 0, **read_metrics(out)["about"]}
-        if about["digests"]["pairs"] == digest and {key: about[key] for key in wanted} == wanted:
+        about = {"faithfulness": 0, "by": [], **read_metrics(out)["about"]}
+        same = about["digests"]["pairs"] == digest and {key: about[key] for key in wanted} == wanted
+        if same and groups.read_values(out) == values:
             return out
     except (RadtagError, KeyError):
         pass
@@ -204,6 +216,7 @@ def rank(entrants: Sequence[Entrant], metrics: Sequence[str], *, bootstraps: int
         of_size = [_by_size(tables[i], size, draws) for i in own] if edges else [{}]
         sizes.append({key: _over_seeds([run[key] for run in of_size], at) for key in of_size[0]})
 
+    divided, of_groups = _by_group(places, abouts, tables, metrics, draws)
     keys = [key for key in metrics if any(not np.isnan(one[key].value).all() for one in measured if key in one)]
     total = "macro" if len(first.findings) > 1 else "micro"
     scopes = ["", *first.findings]  # "" = all findings
@@ -242,11 +255,13 @@ def rank(entrants: Sequence[Entrant], metrics: Sequence[str], *, bootstraps: int
                 "mean_rank": _mean_rank(numbers[at][""]),
                 "seeds": list(one.folders),
                 "sizes": {key: _per_size(value) for key, value in sizes[at].items()},
+                "groups": of_groups[at],
                 "cost": _cost(one.cells),
             }
             for at, one in enumerate(entrants)
         },
         "size_edges": edges,
+        "groups": divided,
         "comparisons": apart,
         "notes": list(dict.fromkeys(note for about in abouts for note in about["notes"])),
     }
@@ -272,6 +287,86 @@ def _followed(
         }
         for of in each
     ]
+
+
+def _by_group(
+    places: Sequence[tuple[int, Path]],
+    abouts: Sequence[Mapping[str, Any]],
+    tables: Sequence[PairTable],
+    metrics: Sequence[str],
+    draws: int,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What all evaluations are grouped by, and each method's numbers of the groups, with their gaps.
+
+        {COLUMN: {"reference": NAME, "unknown": N, "cuts": ..., "metrics": [KEY ...],
+                  "parts": {GROUP: {"images", "patients"}}}}
+        {COLUMN: {GROUP: {"total": {KEY: ESTIMATE}, "findings": {NAME: {KEY: ESTIMATE}}, "gap": {"total", "findings"}}}}
+
+    The reference has no gap: null.
+
+    Args:
+        places: of each evaluation the number of its method, and its folder.
+        abouts: of the evaluations.
+        tables: theirs, of the same pairs in the same order.
+        metrics: those wanted; groups have not all of them.
+        draws: of patients.
+    """
+    first, methods = tables[0], max(owner for owner, _ in places) + 1
+    about: dict[str, Any] = {}
+    numbers: list[dict[str, Any]] = [{} for _ in range(methods)]
+    asked = [text for text in abouts[0].get("by", []) if all(text in one.get("by", []) for one in abouts)]
+    values = groups.read_values(places[0][1]) if asked else {}
+    for by in map(groups.By.parse, asked):
+        found = groups.divided(first, values, by)
+        wanted = [key for key in metrics if key in by.metrics]
+        resampling = Resampling(first["patient"].tolist(), replicates=draws, seed=0)
+        for at in range(methods):
+            own = [i for i, (owner, _) in enumerate(places) if owner == at]
+            measured: dict[str, dict[str, Replicates]] = {}
+            for name in found.rows:
+                parts = [found.part(tables[i], name) for i in own]
+                runs = [
+                    dict(replicates(part, None, bootstraps=draws, seed=0, wanted=wanted, draws=resampling))
+                    for part in parts
+                ]
+                measured[name] = {key: _over_seeds([run[key] for run in runs], at) for key in wanted if key in runs[0]}
+            reference = measured.get(found.reference, {})
+            numbers[at][by.column] = {
+                name: {
+                    **_entries(of, first.findings),
+                    "gap": None
+                    if name == found.reference
+                    else _entries(
+                        {key: bootstrap.difference(of[key], reference[key]) for key in of if key in reference},
+                        first.findings,
+                    ),
+                }
+                for name, of in measured.items()
+            }
+        all_of_it = [part for of in numbers for part in of[by.column].values()]
+        about[by.column] = {
+            **found.about(),
+            "metrics": [key for key in wanted if any(_is_measured(part, key) for part in all_of_it)],
+            "parts": {name: found.counts(first, name) for name in found.rows},
+        }
+    return about, numbers
+
+
+def _entries(measured: Mapping[str, Replicates], findings: Sequence[str]) -> dict[str, Any]:
+    """``{"total": {KEY: ESTIMATE}, "findings": {NAME: {KEY: ESTIMATE}}}``; in total, the mean over several findings."""
+    estimates = {key: value.estimates() for key, value in measured.items()}
+    return {
+        "total": {key: (one.macro if len(findings) > 1 else one.micro).to_dict() for key, one in estimates.items()},
+        "findings": {
+            name: {key: one.per_finding[i].to_dict() for key, one in estimates.items()}
+            for i, name in enumerate(findings)
+        },
+    }
+
+
+def _is_measured(part: Mapping[str, Any], key: str) -> bool:
+    """Whether a group has a value of a number, of any finding."""
+    return any(key in of and of[key]["value"] is not None for of in part["findings"].values())
 
 
 def _over_seeds(runs: Sequence[Replicates], number: int) -> Replicates:

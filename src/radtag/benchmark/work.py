@@ -40,6 +40,7 @@ from radtag.data.splits import from_file_for
 from radtag.data.table import Dataset
 from radtag.errors import BadRun, BadSetting, RadtagError
 from radtag.evaluate import evaluate
+from radtag.groups import checked
 from radtag.models import GAMES
 from radtag.propose import propose
 from radtag.report.page import replace_text
@@ -264,6 +265,9 @@ class _Worker:
             learned = [owner.source.model_dump(), owner.method.trained_on, owner.method.settings, plan.content.settings]
             self.prepare(learned, owner)
             _claim(folder / "run.json", request)
+            if owner.source.by:  # a column that is not there is of no use to hear of when all is trained
+                source = plan.filled(owner.source.model_dump(), owner)
+                checked(source["by"], _scored_on(source))
             self.say(f"{self.remaining()} {owner}: training")
             _train(settings, _trained_on(plan, owner), folder / "run", self.console)
         return folder / "run"
@@ -284,6 +288,7 @@ class _Worker:
                 folder / "evaluation",
                 inside=cell.source.inside,
                 seen=cell.source.seen,
+                by=source["by"],
                 faithfulness=plan.content.faithfulness,
                 bootstraps=plan.content.bootstraps,
                 overwrite=True,  # of a run that is not there any more
@@ -433,6 +438,7 @@ def _scoring(plan: Plan, cell: Cell) -> dict[str, Any]:
     names = ["spec", "scored_on", "splits", "split_seed", "only", "findings", "inside"]
     # What is as it was before there was a choice is not written down: benchmarks of then go on.
     names += ["seen"] if cell.source.seen != "refuse" else []
+    names += ["by"] if cell.source.by else []
     return {
         "run": run,
         "source": {name: source[name] for name in names},

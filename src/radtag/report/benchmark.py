@@ -13,6 +13,7 @@ from radtag.report.definitions import BY_KEY
 from radtag.report.page import Colours, environment, figure, is_defined, replace_text, safe, span, thousands, unit_of
 from radtag.report.plots import against_cost, groups, key_of
 from radtag.report.tables import followed_words
+from radtag.words import counted
 
 LOCAL = ("points", "regions", "boxes", "masks", "detections", "distances", "published")
 """Groups of numbers that say where, and not whether."""
@@ -129,6 +130,7 @@ def _source(
         if several
         else [],
         "methods": list(methods),
+        "groups": _by_group(one),
         "size_plots": _size_plots(one),
         "size_text": _size_text(one["size_edges"]),
         "matrix": _matrix(one, main) if len(methods) > 1 else None,
@@ -176,6 +178,65 @@ def _finding_plot(one: Mapping[str, Any], main: str) -> Any:
         return None
     values = [[_triple(of["findings"][finding][main]) for of in one["methods"].values()] for finding in findings]
     return safe(groups(findings, list(one["methods"]), values, BY_KEY[main].title))
+
+
+def _by_group(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each column that was grouped by, a table a number: methods, and the groups side by side."""
+    found = []
+    for column, about in one["groups"].items():
+        lesions = column == "size"
+        tables = []
+        for key in about["metrics"]:
+            rows = []
+            for name, method in one["methods"].items():
+                of = [(part["total"].get(key), _gap_of(part, key)) for part in method["groups"][column].values()]
+                cells = [
+                    {
+                        "entry": entry,
+                        "unit": unit_of(key),
+                        "gap": gap,
+                        "gap_unit": f"±{unit_of(key)}",
+                        "verdict": _gap_verdict(gap),
+                    }
+                    for entry, gap in of
+                ]
+                rows.append({"name": name, "cells": cells})
+            tables.append({"title": BY_KEY[key].title, "better": BY_KEY[key].better, "rows": rows})
+        if tables:
+            found.append(
+                {
+                    "column": column,
+                    "reference": about["reference"],
+                    "unknown": counted(
+                        about["unknown"],
+                        "positive[s] whose place is not known" if lesions else "image[s] without a value",
+                    )
+                    if about["unknown"]
+                    else "",
+                    "heads": [
+                        {
+                            "name": name,
+                            "count": counted(part["images"], "image[s] with such a lesion" if lesions else "image[s]"),
+                            "reference": name == about["reference"],
+                        }
+                        for name, part in about["parts"].items()
+                    ],
+                    "tables": tables,
+                }
+            )
+    return found
+
+
+def _gap_verdict(gap: Mapping[str, Any] | None) -> str:
+    """Whether a group lies below or above the reference, if the interval says so."""
+    if gap is None or gap["low"] is None:
+        return ""
+    return "higher" if gap["low"] > 0 else "lower" if gap["high"] < 0 else ""
+
+
+def _gap_of(part: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+    gap: Mapping[str, Any] | None = None if part["gap"] is None else part["gap"]["total"].get(key)
+    return gap
 
 
 def _size_plots(one: Mapping[str, Any]) -> list[Any]:
