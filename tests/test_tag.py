@@ -589,6 +589,16 @@ def test_batches_go_through_the_network_side_by_side_and_are_written_in_order(ru
     assert named == [f"{i}.png" for i in range(6)]
 
 
+def test_one_thing_is_outlined_by_a_run_of_it_alone(run):
+    outline = tag.outlines_by(run, findings=["bright"])
+    image = Image(pixels(), "a.png")
+    (bright,) = Tagger(run, findings=["bright"]).tag(image)
+    assert bright.mask.any()
+    np.testing.assert_array_equal(outline(image), bright.mask)
+    with pytest.raises(BadSetting, match=r"knows bright, dark\. What outlines one thing knows that alone: train it"):
+        tag.outlines_by(run)
+
+
 def test_one_batch_at_once_is_explained(run, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     tagger = Tagger(run, device="cpu")

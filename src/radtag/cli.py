@@ -273,6 +273,14 @@ def data_plant(
     times: Annotated[
         int, typer.Option("--times", min=1, help="Plant each training image up to so often, with other lesions.")
     ] = 1,
+    lungs: Annotated[
+        Path | None,
+        typer.Option(
+            "--lungs",
+            metavar="RUN",
+            help="Outlines the lungs where the source has no masks of them. Default: a simple estimate.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which images, which lesions, where and how.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -282,12 +290,22 @@ def data_plant(
     a localiser finds there is the lesion. It has a column for each kind that is painted, and none for the other
     findings of the source, which are named.
 
+    Lesions lie in the source's lung masks, or in lungs that a run outlines: any
+    source with lung masks trains one, by `radtag train student SOURCE --finding
+    lungs --out RUN`. The estimate that is made without is cautious, and misses
+    the lungs' bases and edges in pale images.
+
     \b
     Example: radtag data plant folder:chest --out planted --share 0.5
     """
     from radtag.data.plant import DEFAULT_KINDS, plant
     from radtag.data.sources import load, open_source, without_missing
 
+    find_lungs = None
+    if lungs is not None:
+        from radtag.tag import outlines_by
+
+        find_lungs = outlines_by(lungs)
     dataset = open_source(source, only=only) if only else without_missing(load(source))[0]
     table = plant(
         dataset,
@@ -300,6 +318,7 @@ def data_plant(
         normal=normal,
         limit=limit,
         times=times,
+        find_lungs=find_lungs,
     )
     about = json.loads((table.parent / "about.json").read_text(encoding="utf-8"))
     lines = [f"{counted(about['written'], 'image[s]')}, {about['planted']} of them with lesions -> {table}"]

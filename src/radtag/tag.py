@@ -636,6 +636,34 @@ def load(run: Path | str | Sequence[Path | str], **options: Any) -> Tagger:
     return Tagger.load(run, **options)
 
 
+def outlines_by(run: Run | Path | str, **options: Any) -> Callable[[Image], NDArray[np.bool_]]:
+    """What outlines one thing in images, such as the lungs, by a run that knows it alone; safe in any thread.
+
+    Args:
+        run: of one finding.
+        options: as for :class:`Tagger`.
+
+    Returns:
+        Image -> mask (row, col) in the image's own pixels.
+
+    Raises:
+        BadSetting: a run of several findings.
+    """
+    tagger = Tagger(Run.load(run) if isinstance(run, str | os.PathLike) else run, **options)
+    if len(tagger.findings) != 1:
+        raise BadSetting(
+            f"{tagger.runs[0].path} knows {', '.join(tagger.findings)}. What outlines one thing knows that alone:"
+            " train it with one --finding."
+        )
+
+    def outline(image: Image) -> NDArray[np.bool_]:
+        (prediction,) = tagger.forward([tagger.prepare(image)])
+        (one,) = tagger.tags(prediction, "")
+        return one.mask
+
+    return outline
+
+
 @dataclass(frozen=True)
 class TagSummary:
     """What a call of :func:`tag_files` did.

@@ -262,10 +262,10 @@ def test_the_file_of_chestxray14_is_whole(root: Path, monkeypatch: pytest.Monkey
     cells = plan.cells()
     assert {cell.fold for cell in cells} == {"0", "1", "2", "3"}
     cell = next(one for one in cells if one.method.name == "PYLON" and one.fold == "2")
-    assert plan.needed(cell.source.model_dump()) == ["planted"]
+    assert plan.needed(cell.source.model_dump()) == ["lungs", "planted"]
     step = plan.filled(plan.steps["planted"].model_dump(), cell)
     assert (step["source"], step["seed"], step["share"], step["only"]) == ("nih14:nih?fold=2", "2", 0.6, ("train",))
-    assert plan.needed(plan.content.settings) == ["covid9", "covid10", "tb11", "first"]
+    assert plan.needed(plan.content.settings) == ["covid9", "covid10", "lungs", "tb11", "first"]
     settings = plan.method_settings(cell)
     assert (settings.epochs, settings.lr, settings.batch_size, settings.size_px) == (5, 4e-4, 8, 256)  # type: ignore[attr-defined]
     assert settings.options == {"pool": "lse", "sharpness": 5}

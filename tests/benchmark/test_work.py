@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ import PIL.Image
 import pytest
 from rich.console import Console
 
-from radtag.benchmark import benchmark, chosen, read_plan, states
+from radtag.benchmark import benchmark, chosen, read_plan, states, work
 from radtag.cli import main
+from radtag.data import phantom
+from radtag.images import Image
+from radtag.train.run import Run
 
 FILE = """
 out = "{out}"
@@ -301,6 +305,54 @@ def test_a_column_that_is_not_there_is_said_before_anything_is_trained(tmp_path:
     assert [one.state for one in outcome.states] == ["failed"] * 4
     assert "--by ward: data has no such column; it has sex. 'size' groups by" in outcome.states[0].note
     assert not list((tmp_path / "out").rglob("log.jsonl"))
+
+
+def test_lesions_are_planted_in_lungs_that_a_step_learned_to_outline(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn = phantom.write(tmp_path / "phantoms", 60, side=64, progress=False)
+    with drawn.open() as table:
+        rows = [dict(row) for row in csv.DictReader(table)]
+    lungs = {(drawn.parent / row["image"]).resolve(): drawn.parent / row.pop("lungs") for row in rows}
+    with (drawn.parent / "bare.csv").open("w", newline="") as table:
+        writer = csv.DictWriter(table, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    file = write(tmp_path, data, less="[[source]]")
+    steps = f"""
+[[prepare]]
+name = "lungs"
+act = "train"
+method = "student"
+source = "csv:{drawn}"
+findings = ["lungs"]
+settings = {{ size_px = 64, epochs = 1, batch_size = 8, backbone = {{ name = "test_resnet", weights = "none" }} }}
+[[prepare]]
+name = "planted"
+act = "plant"
+source = "csv:{drawn.parent / "bare.csv"}"
+lungs = "{{lungs}}"
+[[source]]
+name = "planted"
+spec = "csv:{{planted}}"
+[[method]]
+name = "CAM"
+method = "cam"
+"""
+    file.write_text(file.read_text() + steps)
+    asked = []
+
+    def outlines_by(run: str) -> Callable[[Image], np.ndarray]:
+        asked.append(Path(run))
+        return lambda image: np.asarray(PIL.Image.open(lungs[Path(image.source).resolve()]))
+
+    monkeypatch.setattr(work, "outlines_by", outlines_by)
+    outcome = benchmark(read_plan(file), console=Console(quiet=True))
+    assert outcome.ok, outcome.lines()
+    assert asked == [tmp_path / "out" / "prepared" / "lungs"]
+    assert Run.load(asked[0]).findings == ("lungs",)
+    about = json.loads((tmp_path / "out" / "prepared" / "planted" / "about.json").read_text())
+    assert about["lungs"] == {"found": about["written"]}
 
 
 def test_the_order_of_keys_makes_no_other_cell(tmp_path: Path, data: Path):

@@ -178,6 +178,21 @@ def test_lungs_are_estimated_where_none_are_given(normals: Dataset, tmp_path: Pa
     assert np.median(inside) > 0.85
 
 
+def test_lungs_are_found_as_one_is_told_where_none_are_given(normals: Dataset, tmp_path: Path):
+    bare = tuple(replace(record, lungs=None) for record in normals.records[:16])
+    mixed = replace(normals, records=(*bare, *normals.records[16:20]))
+    truth = {record.path: _pixels(record.lungs) for record in normals.records if record.lungs is not None}
+    table = plant(mixed, tmp_path / "out", find_lungs=lambda image: truth[Path(image.source)], progress=False)
+    rows = _rows(table)
+    assert sorted(row["attr:lungs"] for row in rows) == ["found"] * 16 + ["given"] * 4
+    as_given = _rows(plant(replace(normals, records=normals.records[:20]), tmp_path / "given", progress=False))
+    for one, other in zip(rows, as_given, strict=True):
+        assert one["image"] == other["image"]
+        np.testing.assert_array_equal(
+            _pixels(table.parent / one["image"]), _pixels(tmp_path / "given" / other["image"])
+        )
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -137,3 +137,16 @@ def test_a_file_of_two_sets_is_refused():
     other = Dataset("other", ("Nodule",), (record("b.png", (1.0,), split="val"),))
     with pytest.raises(BadData, match=r"^b\.png is in three and in other\. Leave it out of one of them\.$"):
         THREE.beside(other)
+
+
+def test_lungs_are_a_finding_where_they_are_asked_for():
+    with_lungs = Record("a", Path("a.png"), (1.0,), lungs=Path("lungs/a.png"), masks={"mass": Path("m.png")})
+    dataset = Dataset("set", ("mass",), (with_lungs, Record("b", Path("b.png"), (0.0,))))
+    asked = dataset.with_findings(["lungs", "mass"])
+    assert asked.findings == ("lungs", "mass")
+    assert asked.records[0].labels == (1.0, 1.0)
+    assert asked.records[0].masks == {"mass": Path("m.png"), "lungs": Path("lungs/a.png")}
+    assert np.isnan(asked.records[1].labels[0])
+    assert dataset.with_findings(["mass"]).findings == ("mass",)
+    with pytest.raises(BadData, match="set has no finding 'lungs'; it has mass"):
+        Dataset("set", ("mass",), dataset.records[1:]).with_findings(["lungs"])

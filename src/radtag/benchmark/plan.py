@@ -209,6 +209,8 @@ class Plant(_Table):
         only: the splits to use; left out, all.
         limit: at most so many healthy images.
         times: each training image is planted up to so often.
+        lungs: a run that outlines the lungs where the source has no masks of them, such as "{NAME}" of a step that
+            trains; left out, a simple estimate.
         seed: a number, or "{fold}".
     """
 
@@ -223,6 +225,7 @@ class Plant(_Table):
     only: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=2)
     times: int = Field(default=1, ge=1)
+    lungs: str | None = None
     seed: Seed = 0
 
     _named = field_validator("name")(_name)

@@ -44,6 +44,7 @@ from radtag.groups import checked
 from radtag.models import GAMES
 from radtag.propose import propose
 from radtag.report.page import replace_text
+from radtag.tag import outlines_by
 from radtag.train import adversarial, classify, segment
 from radtag.train.settings import AdversarialSettings, Settings, StudentSettings, TrainSettings
 from radtag.words import changes, counted
@@ -345,6 +346,7 @@ class _Worker:
             dataset,
             folder,
             **{key: filled[key] for key in ("share", "kinds", "names", "unsure", "normal", "limit", "times")},
+            find_lungs=outlines_by(filled["lungs"]) if filled["lungs"] else None,
             seed=int(filled["seed"]),
         )
 

@@ -1,9 +1,10 @@
 """Planted lesions: known lesions painted into real, healthy images, to measure localisation on one's own data.
 
 Nobody has to outline anything: the lesions of :mod:`radtag.data.lesions` are painted into half of the healthy images
-of a data set, inside its lung masks, or, where it has none, inside lungs estimated from the image (a simple estimate,
-see :func:`radtag.anatomy.estimate_lungs`). Ill and healthy images then come from the same source, so that nothing but
-the lesion tells them apart, and the masks and boxes are exact to the pixel.
+of a data set, inside its lung masks, or, where it has none, inside lungs that a run finds, or else that are estimated
+from the image (a simple estimate, see :func:`radtag.anatomy.estimate_lungs`, which misses what is narrow or pale: an
+effusion then ends above the diaphragm, and a pneumothorax beside the wall). Ill and healthy images then come from the
+same source, so that nothing but the lesion tells them apart, and the masks and boxes are exact to the pixel.
 
 What this measures is the finding of painted lesions. Real ones look otherwise; say so beside the number.
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.geometry import stretch_mask
+from radtag.images import Image
 
 VERSION = 2
 """Raised with every change that moves a pixel of a planted lesion."""
@@ -65,13 +67,15 @@ def plant(
     normal: str | None = None,
     limit: int | None = None,
     times: int = 1,
+    find_lungs: Callable[[Image], Mask] | None = None,
     workers: int = 2,
     progress: bool | None = None,
 ) -> Path:
     """Paints lesions into a share of the healthy images and writes them all in the ``csv`` layout.
 
     ``table.csv`` has a column per kind (1 / 0), ``patient`` and ``split``, ``lungs``, ``mask:KIND``, and as attributes
-    the name of the original (``attr:original``) and whether its lungs were ``given`` or ``estimated`` (``attr:lungs``).
+    the name of the original (``attr:original``) and whether its lungs were ``given``, ``found`` or ``estimated``
+    (``attr:lungs``).
     Findings of the source that are not painted have no column: ``about.json`` names them (``dropped``).
     ``boxes.csv`` has a tight box around each 8-connected part of a mask. ``about.json`` says how it was made and what
     was left out. Images are PNG, at their own size, of 8 bits where the original's levels fit and of 16 where not.
@@ -94,6 +98,8 @@ def plant(
         times: rounds in which the training images are planted. Each further round draws the share anew and adds what
             it plants, so that one healthy image carries many lesions; val and test are the same whatever the rounds.
             The copies of an image are one patient.
+        find_lungs: the lungs (row, col) of an image that comes without a mask of them, as by
+            :func:`radtag.tag.outlines_by`; called in the workers' threads. None: they are estimated.
         workers: threads that decode, paint and write; they do not change the result.
         progress: True to show a bar, False not to, None to show one on a terminal.
 
@@ -149,6 +155,7 @@ def plant(
                     called,
                     doubted,
                     _lesion_seed(record.image, seed, turn),
+                    find_lungs,
                     partial,
                 )
                 for record, turn in jobs
@@ -255,17 +262,24 @@ def _plant_one(
     called: Mapping[str, tuple[str, ...]],
     doubted: Mapping[str, tuple[str, ...]],
     seed: tuple[int, ...],
+    find_lungs: Callable[[Image], Mask] | None,
     folder: Path,
 ) -> _Outcome:
     """Decodes, paints and writes one image; every image goes the same way, planned lesions or none."""
     from radtag.images import read, read_mask
 
     try:
-        pixels = read(record.path).pixels
+        read_image = read(record.path)
         given = read_mask(record.lungs) if record.lungs is not None else None
     except UnreadableImage as error:
         return _Outcome(None, [], str(error))
-    lungs = stretch_mask(given, (pixels.shape[0], pixels.shape[1])) if given is not None else estimate_lungs(pixels)
+    pixels = read_image.pixels
+    known_by = "given" if given is not None else "found" if find_lungs is not None else "estimated"
+    lungs: Mask | None
+    if given is not None:
+        lungs = stretch_mask(given, (pixels.shape[0], pixels.shape[1]))
+    else:
+        lungs = find_lungs(read_image) if find_lungs is not None else estimate_lungs(pixels)
     anatomy = Anatomy.of(pixels, lungs) if lungs is not None else None
     if lungs is None or anatomy is None:
         return _Outcome(None, [], "its lung mask is empty" if given is not None else "no lungs were found in it")
@@ -282,7 +296,7 @@ def _plant_one(
     row: dict[str, object] = {"image": image, "patient": record.patient, "split": record.split}
     row |= {finding: 1 if finding in masks else "" if finding in in_doubt else 0 for finding in findings}
     row |= {"lungs": f"lungs/{name}.png", "attr:original": record.image}
-    row["attr:lungs"] = "given" if given is not None else "estimated"
+    row["attr:lungs"] = known_by
     Pillow.fromarray(np.rint(painted.astype(np.float64) * levels).astype(depth)).save(folder / image, compress_level=1)
     Pillow.fromarray(lungs).save(folder / str(row["lungs"]))
     boxes = []

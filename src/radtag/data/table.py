@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ Point: TypeAlias = tuple[float, float]
 SPLITS = ("train", "val", "test")
 PROPOSED = "proposed by"
 """How the attribute "masks" of an image begins whose masks and boxes are a run's proposals, and not truth."""
+LUNGS = "lungs"
+"""What the lungs are called as a finding, to train what outlines them and to measure it."""
 
 
 @dataclass(frozen=True)
@@ -244,16 +247,30 @@ class Dataset:
     def with_findings(self, findings: Iterable[str]) -> Dataset:
         """The same images with these findings, in this order.
 
+        :data:`LUNGS` is a finding of every data set that has masks of lungs, where it is asked for.
+
         Raises:
             BadData: a finding the data set does not know.
         """
         names = tuple(findings)
+        if LUNGS in names and LUNGS not in self.findings and any(record.lungs for record in self.records):
+            return self._with_lungs().with_findings(names)
         missing = [name for name in names if name not in self.findings]
         if missing:
             raise BadData(f"{self.name} has no finding {missing[0]!r}; it has {', '.join(self.findings)}.")
         at = [self.findings.index(name) for name in names]
         records = tuple(replace(record, labels=tuple(record.labels[i] for i in at)) for record in self.records)
         return replace(self, findings=names, records=records)
+
+    def _with_lungs(self) -> Dataset:
+        """With the lungs as one more finding; unknown where there is no mask of them."""
+
+        def labelled(record: Record) -> Record:
+            if record.lungs is None:
+                return replace(record, labels=(*record.labels, math.nan))
+            return replace(record, labels=(*record.labels, 1.0), masks={**record.masks, LUNGS: record.lungs})
+
+        return replace(self, findings=(*self.findings, LUNGS), records=tuple(map(labelled, self.records)))
 
 
 def told_apart(names: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ from radtag.data import augment
 from radtag.data.cache import content_digests
 from radtag.data.masks import Masks, load_masks
 from radtag.data.outlines import files_of
-from radtag.data.table import PROPOSED, Dataset, Record
+from radtag.data.table import LUNGS, PROPOSED, Dataset, Record
 from radtag.errors import BadData, BadSetting
 from radtag.geometry import Grid
 from radtag.models import build
@@ -281,7 +281,9 @@ def _origins(train_set: Dataset, val_set: Dataset, settings: StudentSettings) ->
             if not any(name in record.masks for name in dataset.findings):
                 continue
             mark = record.attributes.get("masks", "")
-            if not mark.startswith(PROPOSED):
+            if dataset.findings == (LUNGS,):  # an organ, and not what anything is scored by
+                mark = "the data set's own masks of lungs"
+            elif not mark.startswith(PROPOSED):
                 if not settings.trust_masks:
                     raise BadSetting(
                         f"the masks of {dataset.name} are not marked as a run's proposals ({record.image}, for one):"
