@@ -565,6 +565,7 @@ def test_identifiers_are_kept_for_what_is_written_later(shown):
         ({"BitsAllocated": None}, "its BitsAllocated is None"),
         ({"SamplesPerPixel": 2}, "2 samples"),
         ({"PixelData": None}, "holds no pixels"),
+        ({"PixelData": b""}, "holds no pixels"),
         ({"NumberOfFrames": 0}, "NumberOfFrames"),
         ({"Rows": 3}, "less than expected"),
         ({"NumberOfFrames": 1_000_000}, "less than expected"),
@@ -586,6 +587,10 @@ def test_a_truncated_object_is_refused(tmp_path, syntax, keep):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     with pytest.raises(UnreadableImage, match=r"cut\.dcm"):
         read(path)
+
+
+def test_one_frame_may_be_written_as_a_decimal(shown):
+    np.testing.assert_array_equal(shown(STORED, NumberOfFrames="1.0").pixels, shown(STORED).pixels)
 
 
 def test_one_pixel(shown):

@@ -11,6 +11,7 @@ import tifffile
 from radtag.errors import UnreadableImage
 from radtag.images import count_frames, files, read, read_all, read_mask
 from radtag.images.limits import MAX_PIXELS
+from radtag.images.size import size_of
 
 GRAY = np.array([[0, 51, 102], [153, 204, 255]], dtype=np.uint8)  # fifths of the full range
 FIFTHS = np.array([[0, 0.2, 0.4], [0.6, 0.8, 1]], dtype=np.float32)
@@ -27,12 +28,12 @@ def save(array, path, **options):
     return path
 
 
+def chunk(kind, body):
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
 def png(tmp_path, header, rows, name="hand.png", extra=b""):
     """A PNG by hand: the header's 13 bytes and unfiltered rows."""
-
-    def chunk(kind, body):
-        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-
     path = tmp_path / name
     data = b"".join(b"\0" + row for row in rows)
     path.write_bytes(
@@ -141,6 +142,20 @@ def test_png_of_fewer_bits_fills_0_to_1(tmp_path, depth, row, expected):
     np.testing.assert_allclose(read(png(tmp_path, ihdr(3, 1, depth, 0), [row])).pixels, [expected], rtol=1e-6)
 
 
+def test_a_16_bit_png_may_be_transparent_and_turned(tmp_path):
+    gray = [b"\x00\x00\x80\x00\xff\xff", b"\xff\xff\x00\x00\x40\x00"]
+    path = png(tmp_path, ihdr(3, 2, 16, 0), gray, extra=chunk(b"tRNS", b"\x80\x00"))
+    np.testing.assert_allclose(read(path).pixels, [[0, 0, 1], [1, 0, 0x4000 / 65535]], rtol=1e-6)
+    red, blue = b"\xff\xff\x00\x00\x00\x00", b"\x00\x00\x00\x00\xff\xff"
+    path = png(tmp_path, ihdr(2, 1, 16, 2), [red + blue], extra=chunk(b"tRNS", red))
+    np.testing.assert_allclose(read(path).pixels, [[0, 0.114]], rtol=1e-6)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    path = png(tmp_path, ihdr(2, 1, 16, 2), [red + blue], extra=chunk(b"eXIf", exif.tobytes()[6:]))
+    np.testing.assert_allclose(read(path).pixels, [[0.299], [0.114]], rtol=1e-6)
+    assert size_of(path) == (2, 1)
+
+
 def test_palette_is_looked_up(tmp_path):
     picture = PIL.Image.fromarray(np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8), mode="P")
     picture.putpalette([255, 255, 255, 255, 0, 0, 51, 51, 51])
@@ -240,6 +255,14 @@ def test_tiff_byte_orders_and_bigtiff(tmp_path, byteorder, bigtiff):
     np.testing.assert_array_equal(read(tmp_path / "a.tif").pixels, FIFTHS)
 
 
+def test_a_jpeg_turned_by_xmp_alone_has_the_size_it_is_shown_in(tmp_path):
+    path = save(GRAY, tmp_path / "a.jpg")
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="6"/>'
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + whole[2:])
+    assert size_of(path) == read(path).size_rc == GRAY.shape[::-1]
+
+
 def test_tiff_floats_within_0_and_1_are_kept(tmp_path):
     values = np.array([[0.25, 0.5, np.nan]], dtype=np.float32)
     tifffile.imwrite(tmp_path / "a.tif", values)
@@ -332,6 +355,27 @@ def test_tiff_pages_are_frames(tmp_path, layout):
         read(path, frame=2)
 
 
+def test_tiff_pages_of_other_kinds_do_not_change_the_order(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in (GRAY, GRAY[:, :2], 255 - GRAY, RGB):
+            writer.write(page, metadata=None)
+    shown = [frame.pixels for frame in read_all(tmp_path / "a.tif")]
+    for got, wanted in zip(shown, (FIFTHS, FIFTHS[:, :2], 1 - FIFTHS, LUMA), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-7)
+
+
+def test_a_thumbnail_or_mask_in_a_tiff_is_no_frame(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(GRAY[:, :2], subfiletype=1, metadata=None)
+        writer.write(GRAY, metadata=None)
+        writer.write(GRAY > 0, subfiletype=4, photometric="mask", metadata=None)
+    frames = list(read_all(tmp_path / "a.tif"))
+    assert len(frames) == count_frames(tmp_path / "a.tif") == 1
+    np.testing.assert_array_equal(frames[0].pixels, FIFTHS)
+    tifffile.imwrite(tmp_path / "alone.tif", GRAY, subfiletype=1)
+    np.testing.assert_array_equal(read(tmp_path / "alone.tif").pixels, FIFTHS)
+
+
 def test_a_tiff_of_an_unknown_colour_space_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="cielab")
     with pytest.raises(UnreadableImage, match=r"CIELAB"):
@@ -363,7 +407,7 @@ def test_a_png_of_no_size_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("side", [20_000, 1_000_000])
-@pytest.mark.parametrize("kind", ["png", "png16", "tif", "bmp", "pgm", "jpg"])
+@pytest.mark.parametrize("kind", ["png", "png16", "tif", "bmp", "pgm", "jpg", "jpg in tif"])
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, kind, side):
     assert side * side > MAX_PIXELS
     if kind == "png":
@@ -385,10 +429,14 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, kind, s
         data = bytearray(path.read_bytes())
         data[18:26] = side.to_bytes(4, "little") * 2
         path.write_bytes(bytes(data))
-    elif kind == "jpg":
+    elif kind.startswith("jpg"):
         if side > 65535:
             pytest.skip("a JPEG cannot say so")
-        path = save(GRAY, tmp_path / "a.jpg")
+        path = tmp_path / "a.jpg"
+        if kind == "jpg":
+            save(GRAY, path)
+        else:
+            tifffile.imwrite(path, GRAY, compression="jpeg")
         data = bytearray(path.read_bytes())
         at = data.index(b"\xff\xc0")
         data[at + 5 : at + 9] = side.to_bytes(2, "big") * 2
@@ -457,6 +505,13 @@ def test_a_constant_float_mask_is_not_emptied_by_a_stretch(tmp_path):
     tifffile.imwrite(tmp_path / "n.tif", np.full((2, 3), -3, dtype=np.int16))
     np.testing.assert_array_equal(read_mask(tmp_path / "m.tif"), [[True, True, False]])
     assert read_mask(tmp_path / "n.tif").all()
+
+
+@pytest.mark.parametrize("value", [1, 7, -7])
+def test_what_is_no_number_in_a_mask_is_outside(tmp_path, value):
+    mask = np.array([[np.nan, 0, value], [np.nan, value, 0]], dtype=np.float32)
+    tifffile.imwrite(tmp_path / "m.tif", mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif"), mask == value)
 
 
 def test_a_mask_of_several_frames_must_be_chosen(tmp_path):

@@ -23,7 +23,18 @@ from radtag.images.image import Image
 from radtag.images.limits import MAX_PIXELS
 from radtag.images.window import Window
 
-__all__ = ["KNOWN_SUFFIXES", "MAX_PIXELS", "Image", "Window", "count_frames", "expand", "read", "read_all", "read_mask"]
+__all__ = [
+    "KNOWN_SUFFIXES",
+    "MAX_PIXELS",
+    "Image",
+    "Window",
+    "count_frames",
+    "expand",
+    "has_preamble",
+    "read",
+    "read_all",
+    "read_mask",
+]
 
 KNOWN_SUFFIXES = tuple(
     ".png .jpg .jpeg .tif .tiff .bmp .pgm .ppm .pnm .dcm .dicom .ima .nii .nii.gz".split()  # noqa: SIM905 - one line
@@ -74,6 +85,8 @@ def count_frames(path: str | os.PathLike[str]) -> int:
 def read_mask(path: str | os.PathLike[str], *, frame: int | None = None) -> NDArray[np.bool_]:
     """Read a mask: every pixel that is not black is in it; in JPEG, which blurs edges, every pixel above half.
 
+    NaN, with which programs fill what lies outside of an image, is black.
+
     Args:
         path: any file :func:`read` takes; values are taken as stored, whatever windows the file has.
         frame: which frame; may be left out only where there is one.
@@ -102,8 +115,11 @@ def read_mask(path: str | os.PathLike[str], *, frame: int | None = None) -> NDAr
             return image.pixels > 0.5
         if str(image.meta["window"]).startswith(("minmax", "cal_min")):
             # A window so narrow that only 0 itself is 0.5.
-            wide = next(iter(reader.images(path, frame, (0.0, 2.0**-100))))
-            return wide.pixels != 0.5
+            shown = next(iter(reader.images(path, frame, (0.0, 2.0**-100)))).pixels
+            mask = shown != 0.5
+            if (shown == 0).any():  # negative or NaN: only NaN is 0 in a window below all numbers too
+                mask &= next(iter(reader.images(path, frame, (-(2.0**1000), 2.0**1000)))).pixels > 0
+            return mask
         return image.pixels > 0
 
 
@@ -152,11 +168,12 @@ def _search(folder: Path) -> Iterator[Path]:
             if name.startswith(".") or name.upper().startswith("DICOMDIR"):
                 continue
             path = Path(place, name)
-            if name.lower().endswith(KNOWN_SUFFIXES) or _has_preamble(path):
+            if name.lower().endswith(KNOWN_SUFFIXES) or has_preamble(path):
                 yield path
 
 
-def _has_preamble(path: Path) -> bool:
+def has_preamble(path: Path) -> bool:
+    """Whether a file begins as DICOM files do, which often have names without an ending."""
     try:
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"

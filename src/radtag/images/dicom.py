@@ -119,7 +119,7 @@ def open_object(path: Path) -> FileDataset:
         raise UnreadableImage(
             path, "it is a DICOMDIR, an index without pixels", "Give the folder that holds the images."
         )
-    if not any(keyword in data for keyword in PIXEL_KEYWORDS):
+    if not any(data.get(keyword) for keyword in PIXEL_KEYWORDS):
         kind = uid.UID(str(data.get("SOPClassUID", ""))).name or "unknown"
         raise UnreadableImage(
             path,
@@ -185,8 +185,8 @@ def _frames(path: Path, data: Dataset) -> int:
     if value is None or str(value).strip() == "":
         return 1
     try:
-        frames = int(str(value))
-    except ValueError:
+        frames = int(value)
+    except (TypeError, ValueError):
         frames = 0
     if frames < 1:
         raise UnreadableImage(path, f"its NumberOfFrames is {value!r}", "Correct the tag to a whole number from 1.")

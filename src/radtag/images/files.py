@@ -8,7 +8,8 @@ Rules:
 - The EXIF (or TIFF) orientation is applied, so that "original pixels" are those every viewer shows, and masks and boxes
   drawn in a viewer fit; ``meta["exif_orientation"]`` tells what was done.
 - Resolution tags (dpi) tell how large to print, not how large the patient is: ``spacing_mm`` is None.
-- Frames are the pages of a TIFF in file order (not its reduced-resolution levels); the other formats have one.
+- Frames are the pages of a TIFF in file order (not its thumbnails, reduced-resolution levels and transparency masks);
+  the other formats have one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from radtag.images.limits import MAX_PIXELS, check_frame, refuse_bomb
 from radtag.images.window import Window
 
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "PPM")
+STREAMS = (6, 7, 33003, 33004, 33005, 34712)
+"""Compressions of TIFF that are JPEG or JPEG 2000."""
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -132,16 +135,15 @@ def _picture(path: Path, start: bytes, window: Window) -> Image:
     """All but TIFF and plain gray PNGs; ``start`` is what the file begins with."""
     from PIL import Image as Pillow
 
-    if start.startswith(b"\x89PNG") and len(start) > 25 and start[24] == 16 and start[25] in (2, 4, 6):
-        return _deep(
-            path, window, "png", alpha="straight" if start[25] in (4, 6) else "none"
-        )  # Pillow drops the low byte
+    deep_png = start.startswith(b"\x89PNG") and start[24:25] == b"\x10"
+    if deep_png and (start[25] in (2, 4, 6) or b"tRNS" in start):
+        return _deep(path, window, "png")  # Pillow drops the low byte of colours and knows no transparency of 16 bits
     if start.startswith(b"\xff\xd8"):
         from radtag.images.jpeg import header
 
         told = header(start)
         if told is not None and told.bits > 8:
-            return _deep(path, window, "jpeg", alpha="none")
+            return _deep(path, window, "jpeg")
     try:
         picture = Pillow.open(path, formats=PILLOW_FORMATS)
     except Pillow.DecompressionBombError as error:
@@ -230,14 +232,17 @@ def _plain_gray_png(path: Path, start: bytes, rest: BinaryIO) -> NDArray[np.uint
     return values
 
 
-def _deep(path: Path, window: Window, kind: Literal["png", "jpeg"], alpha: Literal["none", "straight"]) -> Image:
-    """16-bit colour PNG and 12-bit JPEG, which Pillow reads at 8 bits or not at all."""
+def _deep(path: Path, window: Window, kind: Literal["png", "jpeg"]) -> Image:
+    """16-bit colour or transparent PNG and 12-bit JPEG, which Pillow reads at 8 bits or not at all."""
     import imagecodecs
+    from PIL import Image as Pillow
 
-    data = path.read_bytes()
+    data, orientation = path.read_bytes(), 1
     if kind == "png":
         refuse_bomb(path, int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"))
         values, full = imagecodecs.png_decode(data), 65535.0
+        with Pillow.open(path, formats=("PNG",)) as picture:
+            orientation = int(picture.getexif().get(0x0112, 1) or 1)
     else:
         from radtag.images.jpeg import header
 
@@ -245,9 +250,10 @@ def _deep(path: Path, window: Window, kind: Literal["png", "jpeg"], alpha: Liter
         assert told is not None  # the caller read it
         refuse_bomb(path, told.rows, told.cols)
         values, full = imagecodecs.jpeg8_decode(data), float(2**told.bits - 1)
-    gray = _gray(values, full, alpha)
-    meta = {"format": kind, "frames": 1, "mode": f"{values.shape[2] if values.ndim == 3 else 1}x{values.dtype}"}
-    return _image(path, gray, full, window=window, orientation=1, frame=0, meta=meta)
+    channels = values.shape[2] if values.ndim == 3 else 1
+    gray = _gray(values, full, "straight" if channels in (2, 4) else "none")
+    meta = {"format": kind, "frames": 1, "mode": f"{channels}x{values.dtype}"}
+    return _image(path, gray, full, window=window, orientation=orientation, frame=0, meta=meta)
 
 
 # -- TIFF -------------------------------------------------------------------------------------------------------------
@@ -255,7 +261,7 @@ def _deep(path: Path, window: Window, kind: Literal["png", "jpeg"], alpha: Liter
 
 def _planes(path: Path, tiff: Any) -> list[tuple[Any, int | None]]:
     """(page, None) for a plane with its own page; (series, index) for one of many behind a single page (ImageJ)."""
-    planes: list[tuple[Any, int | None]] = []
+    found: list[tuple[tuple[int, ...], Any, int | None]] = []
     for series in tiff.series:
         page = series.keyframe
         inside = int(np.prod(page.shape, dtype=np.int64))
@@ -264,12 +270,32 @@ def _planes(path: Path, tiff: Any) -> list[tuple[Any, int | None]]:
             raise UnreadableImage(path, f"a page has the size {page.shape}", "The file is damaged; export it again.")
         number = whole // inside
         if number == len(series.pages):
-            planes += [(one, None) for one in series.pages]
+            found += [(one.treeindex, one, None) for one in series.pages]
         else:
-            planes += [(series, k) for k in range(number)]
-    if not planes:
+            found += [(page.treeindex, series, k) for k in range(number)]
+    if not found:
         raise UnreadableImage(path, "the TIFF has no page", "The file is damaged; export it again.")
-    return planes
+    found.sort(key=lambda plane: plane[0])  # a series has pages of one kind, and pages of another may lie between
+    planes = [(holder, inside) for _, holder, inside in found]
+    return [plane for plane in planes if not _is_aside(plane[0])] or planes
+
+
+def _is_aside(page: Any) -> bool:
+    """Whether a page is a thumbnail or a lower resolution of another one, or its transparency mask."""
+    return bool(getattr(page, "is_reduced", False) or getattr(page, "is_mask", False))
+
+
+def _refuse_bombs_inside(path: Path, tiff: Any, page: Any) -> None:
+    """JPEG and JPEG 2000 streams within a page say their own size, and a decoder believes them."""
+    from radtag.images.jpeg import header
+
+    if int(page.compression) not in STREAMS:
+        return
+    for offset, length in zip(page.dataoffsets, page.databytecounts, strict=False):
+        tiff.filehandle.seek(offset)
+        told = header(tiff.filehandle.read(min(length, 4096)))
+        if told is not None:
+            refuse_bomb(path, told.rows, told.cols)
 
 
 def _tiff(path: Path, frame: int | Literal["all"] | None, window: Window) -> Iterator[Image]:
@@ -283,6 +309,7 @@ def _tiff(path: Path, frame: int | Literal["all"] | None, window: Window) -> Ite
             holder, inside = planes[index]
             page = holder if inside is None else holder.keyframe
             page = page.aspage() if hasattr(page, "aspage") else page
+            _refuse_bombs_inside(path, tiff, page)
             yield _tiff_page(path, page, holder, inside, window, index, len(planes))
 
 

@@ -47,6 +47,6 @@ def _of_header(path: Path) -> tuple[int, int] | None:
             file.seek(0)
             stream = file.read(64 * 1024)
             told = header(stream)
-            if told is not None and b"Exif" not in stream:
+            if told is not None and b"Exif" not in stream and b"http://ns.adobe.com/xap" not in stream:
                 return told.rows, told.cols
     return None
