@@ -173,6 +173,19 @@ def test_constant_and_tiny_images(clinic):
     assert report.sizes_rc == (((80, 120), 11), ((80, 63), 1))
 
 
+def test_dark_images_and_files_of_several_frames(clinic):
+    values = np.random.default_rng(0).integers(0, 4096, SIZE_RC).astype(np.uint16)
+    PillowImage.fromarray(values).save(clinic.root / "i/0.png")  # 12 bits in 16
+    pages = [PillowImage.open(clinic.root / f"i/{n}.png") for n in (2, 4)]
+    pages[0].save(clinic.root / "i/2.png", format="TIFF", save_all=True, append_images=pages[1:])
+    report = clinic.check()
+    assert kinds(report) == {"dark-images": ("warning", 1), "several-frames": ("warning", 1)}
+    assert report.warnings == [
+        "1 image uses less than 10% of the range of its file, as 12 bits stored in 16 do: i/0.png",
+        "1 file has several frames; only the first is used, of a NIfTI volume the middle slice: i/2.png (2)",
+    ]
+
+
 def test_boxes_outside_and_over_the_edge(clinic):
     # 80 rows x 120 columns: x up to 120 is inside, y up to 80.
     clinic.boxes = ["i/1.png,nodule,90,10,120,80", "i/3.png,nodule,90,10,120.4,80"]

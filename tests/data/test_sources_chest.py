@@ -388,6 +388,20 @@ def test_vindr_a_box_without_area_is_refused(vindr):
         load(f"vindr:{vindr}")
 
 
+def test_vindr_a_reader_who_read_nothing_and_sizes_that_are_none(vindr):
+    with pytest.raises(BadData, match=r"R99 read none of these images; their readers are R1, R10, R11, R7, R8, R9\."):
+        load(f"vindr:{vindr}?readers=R99")
+    (vindr / "train_meta.csv").write_text("image_id,dim0,dim1\n9a5c,0,1000\n")
+    with pytest.raises(BadData, match=r"train_meta.csv line 2: an image of 0 x 1000 pixels"):
+        load(f"vindr:{vindr}")
+
+
+def test_a_table_without_rows_names_no_image(vindr, written):
+    written(vindr / "train.csv", VINDR + "\n")
+    with pytest.raises(BadData, match=r"^vindr names no image\. "):
+        open_source(f"vindr:{vindr}")
+
+
 # --- TBX11K
 
 
@@ -576,6 +590,13 @@ def test_rsna_without_classes_there_is_one_finding_and_a_contradiction_is_refuse
         load(f"rsna:{rsna}?images={rsna / 'none'}")
 
 
+@pytest.mark.parametrize("originals", [[{"img_id": "00013774_026.png"}], [1], {"img_id": "x"}])
+def test_rsna_another_list_of_originals_is_refused(rsna, written, originals):
+    written(rsna / "pneumonia-challenge-dataset-mappings_2018.json", json.dumps(originals))
+    with pytest.raises(BadData, match=r"mappings_2018.json is no list of subset_img_id and img_id. Get the official"):
+        load(f"rsna:{rsna}")
+
+
 # --- SIIM-ACR
 
 
@@ -610,7 +631,13 @@ def test_siim_relative_runs_down_the_columns_several_rows_an_image(siim, labels)
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [("5", "no pairs"), ("", "no pairs"), ("a b", "invalid literal"), ("1 9999999", "run lengths of"), ("1 -2", "-2")],
+    [
+        ("5", "no pairs"),
+        ("", "no pairs"),
+        ("a b", "invalid literal"),
+        ("1 9999999", "= 1048576. Get the official table"),
+        ("1 -2", "-2"),
+    ],
 )
 def test_siim_what_is_no_code_is_refused_with_its_line(siim, code, message):
     (siim / "train-rle.csv").write_text(f"ImageId, EncodedPixels\n1.2.3.100,-1\n1.2.3.200,{code}\n")

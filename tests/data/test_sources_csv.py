@@ -147,8 +147,8 @@ def test_a_bad_table_is_refused_by_line_column_and_value(tmp_path, text, message
         ("x.png,b,0,0,1,1", "boxes.csv line 2, column finding: 'b' is no finding of table.csv; they are a."),
         ("x.png,a,0,0,one,1", "boxes.csv line 2, column x2: 'one' is not a number."),
         ("x.png,a,5,0,5,1", "boxes.csv line 2: box x1=5 y1=0 x2=5 y2=1 has no area."),
-        ("x.png,a,nan,0,5,1", "has no area."),
-        ("x.png,a,0,0,inf,1", "has no area."),
+        ("x.png,a,nan,0,5,1", "boxes.csv line 2, column x1: 'nan' is not a number."),
+        ("x.png,a,0,0,inf,1", "boxes.csv line 2, column x2: 'inf' is not a number."),
     ],
 )
 def test_a_bad_box_is_refused(tmp_path, row, message):
@@ -216,6 +216,21 @@ def test_unknown_sources_list_all_known_ones():
 
 def test_specifications_keep_colons_and_spaces():
     assert parse("csv:C:/my data/t.csv?a=b=c&d=^x+$") == ("csv", "C:/my data/t.csv", {"a": "b=c", "d": "^x+$"})
+
+
+def test_the_home_folder_behind_a_colon(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table(tmp_path, "image,a\nx.png,1\n", "x.png")
+    (tmp_path / "b.csv").write_text("image,finding,x1,y1,x2,y2\nx.png,a,1,2,3,4\n")
+    data = load("csv:~/table.csv?boxes=~/b.csv")
+    assert data.records[0].path == tmp_path / "x.png"
+    assert data.records[0].boxes_xyxy == {"a": ((1, 2, 3, 4),)}
+
+
+def test_a_path_that_no_file_can_have_is_not_there(tmp_path):
+    path = table(tmp_path, "image,a\nno\0folder/x.png,1\n")
+    with pytest.raises(BadData, match=r"table.csv line 2, column image: .* is not there"):
+        opened(path)
 
 
 def test_selections(tmp_path):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from radtag.data.outlines import read_outline
 from radtag.data.sources import load, open_source
-from radtag.errors import BadData, BadSetting
+from radtag.errors import BadData, BadSetting, UnreadableImage
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -211,6 +212,17 @@ def test_covid_qu_ex_with_the_training_folder_alone_is_drawn(tmp_path):
     assert "seed 9" in data.notes[-1]
 
 
+def test_covid_qu_ex_a_damaged_infection_mask_does_not_stop_the_opening(tmp_path):
+    part = covid(tmp_path, "Train", "Val", "Test")
+    infection = part / "Train/COVID-19/infection masks/covid_2.png"
+    whole = infection.read_bytes()
+    at = whole.index(b"IDAT") - 4
+    infection.write_bytes(whole[:at] + (9).to_bytes(4, "big") + whole[at + 4 :])  # shorter than it is
+    damaged = next(one for one in load(f"covid_qu_ex:{tmp_path}").records if infection in one.masks.values())
+    with pytest.raises(UnreadableImage, match=r"covid_2.png"):
+        read_outline(damaged.masks["COVID-19"])
+
+
 def test_covid_qu_ex_lung_part_has_lungs_and_no_outlines(tmp_path):
     covid(tmp_path, "Train", "Val", "Test")
     picture(tmp_path / "Lung Segmentation Data/Test/COVID-19/images/covid_9.png")
@@ -282,6 +294,17 @@ def test_folder_patients_from_file_names(tmp_path):
         load(f"folder:{tmp_path}?patient=^P1")
     with pytest.raises(BadSetting, match="is no regular expression"):
         load(f"folder:{tmp_path}?patient=(")
+
+
+def test_folder_takes_dicom_of_any_name_and_says_what_it_leaves_out(tmp_path, dicom):
+    for name in ("tb/IM0001", "tb/series/1.2.840.1", "normal/DICOMDIR"):
+        dicom(tmp_path / name)
+    picture(tmp_path / "normal/a.png")
+    for name in ("tb/Thumbs.db", "tb/.DS_Store", "tb/notes.txt", "tb/b.webp"):
+        (tmp_path / name).write_bytes(b"no image")
+    data = load(f"folder:{tmp_path}")
+    assert [record.image for record in data.records] == ["normal/a.png", "tb/IM0001", "tb/series/1.2.840.1"]
+    assert data.notes[-1] == "3 files of other kinds than radtag reads are left out, normal/DICOMDIR first"
 
 
 def test_folder_says_what_it_needs(tmp_path):

@@ -171,6 +171,13 @@ def test_chestx_det_what_is_none_of_its_entries_is_refused(chestx_det, change, m
         load(f"chestx_det:{chestx_det}")
 
 
+@pytest.mark.parametrize("content", [{"images": []}, 1, [1], ["a"]])
+def test_chestx_det_another_sets_json_is_refused(chestx_det, content, written):
+    path = written(chestx_det / "ChestX_Det_test.json", json.dumps(content))
+    with pytest.raises(BadData, match=f"{path}.* Get the official file"):
+        load(f"chestx_det:{chestx_det}")
+
+
 # --- PASCAL VOC 2012
 
 VOC = (

@@ -36,6 +36,8 @@ from radtag.words import counted
 
 READERS = 2  # threads; reading is decoding for the most part, which goes on outside Python's lock
 EXAMPLES = 5
+DARK = 0.1
+"""Where the brightest pixel of an image is below this, it is dark: 12 bits stored in 16 reach 0.06."""
 SMALLEST_SIDE_PX = 64
 FINGERPRINT_SIDE = 16
 ALIKE = 0.995
@@ -280,6 +282,8 @@ class _Look:
 
     size_rc: tuple[int, int] | None = None
     constant: bool = False
+    brightest: float = 1.0
+    frames: int = 1
     file_digest: str = ""
     pixel_digest: str = ""
     error: str = ""
@@ -309,8 +313,16 @@ def _look(path: Path) -> _Look:
     pixels = np.ascontiguousarray(image.pixels)
     digest = hashlib.blake2b(repr(image.size_rc).encode(), digest_size=16)
     digest.update(pixels.data)
-    constant = bool(pixels.min() == pixels.max())
-    return _Look(image.size_rc, constant, file_digest, digest.hexdigest(), fingerprint=fingerprint(pixels))
+    brightest = float(pixels.max())
+    return _Look(
+        size_rc=image.size_rc,
+        constant=bool(pixels.min() == brightest),
+        brightest=brightest,
+        frames=int(image.meta.get("frames", 1)),
+        file_digest=file_digest,
+        pixel_digest=digest.hexdigest(),
+        fingerprint=fingerprint(pixels),
+    )
 
 
 def fingerprint(pixels: NDArray[np.float32]) -> Fingerprint | None:
@@ -492,9 +504,24 @@ def _named(group: Sequence[Record]) -> str:
 
 
 def _pictures(dataset: Dataset, looks: dict[Path, _Look]) -> Iterator[Problem]:
+    """Images that can be read, and of which there is something to know."""
     constant = [record.image for record in dataset.records if looks[record.path].constant]
     if constant:
         yield _problem("warning", "constant-images", "image[s] [has|have] one value all over", constant)
+    dark = [
+        record.image
+        for record in dataset.records
+        if (look := looks[record.path]).brightest < DARK and not look.constant
+    ]
+    if dark:
+        text = f"image[s] use[s|] less than {DARK:.0%} of the range of [its|their] file, as 12 bits stored in 16 do"
+        yield _problem("warning", "dark-images", text, dark)
+    several = [
+        f"{record.image} ({looks[record.path].frames})" for record in dataset.records if looks[record.path].frames > 1
+    ]
+    if several:
+        text = "file[s] [has|have] several frames; only the first is used, of a NIfTI volume the middle slice"
+        yield _problem("warning", "several-frames", text, several)
     tiny = [
         record.image
         for record in dataset.records

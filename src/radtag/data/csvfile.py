@@ -60,15 +60,18 @@ class CsvFile:
             yield line, blank | {column: row[i] for column, i in at.items()}
 
     def number(self, line: int, column: str, cell: str) -> float:
-        """A cell as a number.
+        """A cell as a finite number.
 
         Raises:
             BadData: it is none; the message gives line, column and value.
         """
         try:
-            return float(cell.replace(",", ".") if self.decimal_comma else cell)
+            value = float(cell.replace(",", ".") if self.decimal_comma else cell)
         except ValueError:
-            raise BadData(f"{self.path} line {line}, column {column}: {cell!r} is not a number.") from None
+            value = math.nan
+        if not math.isfinite(value):
+            raise BadData(f"{self.path} line {line}, column {column}: {cell!r} is not a number.")
+        return value
 
     def label(self, line: int, column: str, cell: str, allowed: Sequence[float] = (1, 0)) -> float:
         """A cell as a label; NaN where it is blank.

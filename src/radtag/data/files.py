@@ -25,7 +25,17 @@ def is_image_name(name: str) -> bool:
 
 def images_under(folder: Path) -> list[Path]:
     """Every image file in a folder and its sub-folders, links followed once, sorted by path."""
-    found: list[Path] = []
+    return sorted(path for path in _files_under(folder) if is_image_name(path.name))
+
+
+def others_under(folder: Path) -> list[Path]:
+    """Every other file there that is not hidden, sorted by path; Windows' own are left out."""
+    windows = ("thumbs.db", "desktop.ini")
+    found = (path for path in _files_under(folder) if not path.name.startswith(".") and not is_image_name(path.name))
+    return sorted(path for path in found if path.name.lower() not in windows)
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
     seen: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -34,8 +44,7 @@ def images_under(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        found += [Path(parent, name) for name in names if is_image_name(name)]
-    return sorted(found)
+        yield from (Path(parent, name) for name in names)
 
 
 def images_by_stem(*folders: Path) -> dict[str, Path]:
@@ -80,7 +89,7 @@ def missing_files(paths: Iterable[Path]) -> set[Path]:
         if path.parent not in listed:
             try:
                 listed[path.parent] = set(os.listdir(path.parent))
-            except OSError:
+            except (OSError, ValueError):  # ValueError: no folder can have such a name
                 listed[path.parent] = set()
         if path.name not in listed[path.parent]:
             gone.add(path)

@@ -10,6 +10,7 @@ them alike.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,8 @@ def load(spec: str) -> Dataset:
 def parse(spec: str) -> tuple[str, str, dict[str, str]]:
     """``NAME:PATH?option=value&option=value`` in its parts. Values are taken as they are, without URL escapes.
 
+    A ~ that begins a path is the home folder: shells leave it as it is behind a colon.
+
     Raises:
         BadSetting: no such source, no path, or an option without a value.
     """
@@ -173,8 +176,8 @@ def parse(spec: str) -> tuple[str, str, dict[str, str]]:
         option, equals, value = part.partition("=")
         if not equals or not value:
             raise BadSetting(f"option {part!r} in {spec!r} has no value. Write {option}=VALUE.")
-        options[option] = value
-    return name, location, options
+        options[option] = os.path.expanduser(value) if value.startswith("~/") else value
+    return name, os.path.expanduser(location), options
 
 
 def _likely(path: Path) -> str:
@@ -190,8 +193,10 @@ def without_missing(dataset: Dataset) -> tuple[Dataset, tuple[str, ...]]:
     """The images whose files are there, and the names of those whose files are not.
 
     Raises:
-        BadData: none is there.
+        BadData: none is there, or none is named.
     """
+    if not dataset.records:
+        raise BadData(f"{dataset.name} names no image. Its table has no rows, or none that its options leave.")
     gone = missing_files(record.path for record in dataset.records)
     if not gone:
         return dataset, ()

@@ -47,10 +47,13 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     counts: Counter[str] = Counter()
     records = []
     for split, name in zip(("train", "test"), names, strict=True):
-        for entry in read_json(root / name) if (root / name).is_file() else []:
+        entries = read_json(root / name) if (root / name).is_file() else []
+        if not isinstance(entries, list):
+            raise BadData(f"{root / name} is not the set's list of images. Get the official file.")
+        for entry in entries:
             try:
                 image, boxes, masks = _read(entry, findings, counts)
-            except (BadData, KeyError, TypeError, ValueError) as error:
+            except (BadData, AttributeError, KeyError, TypeError, ValueError) as error:
                 shown = entry.get("file_name") if isinstance(entry, dict) else entry
                 what = error if isinstance(error, BadData) else "its syms, boxes and polygons do not go together"
                 raise BadData(f"{root / name}, {shown}: {what}. Get the official file.") from None

@@ -119,5 +119,5 @@ def _is_black(mask: Path) -> bool:
     try:
         with PillowImage.open(mask) as image:
             return image.convert("L").getbbox() is None
-    except OSError:
+    except (OSError, ValueError, SyntaxError):
         return False

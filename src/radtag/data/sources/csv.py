@@ -216,7 +216,7 @@ def _read_boxes(path: Path, table: CsvFile, findings: Sequence[str]) -> dict[str
                 f"they are {', '.join(findings)}. Correct the name, or add the column."
             )
         x1, y1, x2, y2 = (rows.number(line, corner, row[at]) for corner, at in corner_at.items())
-        if not (x1 < x2 and y1 < y2) or math.inf in map(abs, (x1, y1, x2, y2)):
+        if not (x1 < x2 and y1 < y2):
             raise BadData(
                 f"{path} line {line}: box x1={x1:g} y1={y1:g} x2={x2:g} y2={y2:g} has no area. "
                 "Give its left, top, right and bottom edge in pixels."

@@ -2,7 +2,8 @@
 
 A class called normal, healthy, negative or no finding has every finding 0; every other class is a finding, and an image
 of one class is taken to have no other. The classes may lie in folders train, val and test. Which images are of one
-patient can be read from their names with ``patient``, a regular expression: its first group, or all it matches.
+patient can be read from their names with ``patient``, a regular expression: its first group, or all it matches. DICOM
+files are taken whatever their name.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from radtag.data.files import images_under, is_image_name, subfolders
+from radtag.data.files import images_under, is_image_name, others_under, subfolders
 from radtag.data.healthy import is_normal
 from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
+from radtag.images import has_preamble
 from radtag.words import counted
 
 OPTIONS = {"patient": "a regular expression that finds the patient in a file's name, as in patient=^[A-Z]+_[0-9]+"}
@@ -44,7 +46,13 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     else:
         classes = [(folder, "") for folder in folders]
 
-    images = [(folder.name, split, path) for folder, split in classes for path in images_under(folder)]
+    images: list[tuple[str, str, Path]] = []
+    unread: list[Path] = []
+    for folder, split in classes:
+        others = others_under(folder)
+        bare = {path for path in others if has_preamble(path) and not path.name.upper().startswith("DICOMDIR")}
+        images += [(folder.name, split, path) for path in sorted([*images_under(folder), *bare])]
+        unread += [path for path in others if path not in bare]
     present = {name for name, _, _ in images}
     findings = tuple(sorted(name for name in present if not is_normal(name)))
     if not findings:
@@ -73,6 +81,9 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     if stray:
         text = "image[s] [lies|lie] in no class folder and [is|are] left out"
         notes.append(f"{counted(len(stray), text)}, {stray[0].name} first")
+    if unread:
+        text = "file[s] of other kinds than radtag reads [is|are] left out"
+        notes.append(f"{counted(len(unread), text)}, {unread[0].relative_to(root).as_posix()} first")
     return Dataset(root.resolve().name, findings, records, tuple(notes))
 
 

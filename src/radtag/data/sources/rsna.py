@@ -89,4 +89,7 @@ def _patients(path: Path) -> dict[str, str]:
     """image -> patient of ChestX-ray14, whose images are named PATIENT_VISIT.png; empty if there is no such list."""
     if not path.is_file():
         return {}
-    return {entry["subset_img_id"]: str(int(entry["img_id"].split("_")[0])) for entry in read_json(path)}
+    try:
+        return {entry["subset_img_id"]: str(int(entry["img_id"].split("_")[0])) for entry in read_json(path)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadData(f"{path} is no list of subset_img_id and img_id. Get the official file, or remove it.") from None

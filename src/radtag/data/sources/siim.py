@@ -49,7 +49,8 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
                 raise ValueError("it has no pairs of numbers")
             of_image.append(Runs.of(SIZE_RC, numbers))
         except (ValueError, OverflowError, BadData) as error:
-            raise BadData(f"{table_path} line {line}, column EncodedPixels: {error}. Get the official table.") from None
+            why = str(error).removesuffix(". Get the official file.")
+            raise BadData(f"{table_path} line {line}, column EncodedPixels: {why}. Get the official table.") from None
     records = tuple(
         Record(
             image=f"{image}.dcm",

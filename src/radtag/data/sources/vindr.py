@@ -82,6 +82,9 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
         counts["unlabelled"] += left_out
         split, frame = split_of[image] if len(tables) > 1 else "", size_of.get(image) if drawn else None
         records.append(Record(f"{image}.dicom", path, labels, split=split, boxes_xyxy=drawn, box_frame_rc=frame))
+    if readings.said and not records:
+        known = sorted({reader for readers in readings.said.values() for reader in readers})
+        raise BadData(f"{rule} read none of these images; their readers are {', '.join(known)}. Name another.")
     drawing = "those of several readers are fused" if boxes == "fused" else "each reader's"
     texts = {
         "unread": f"image[s] that {rule} did not read [is|are] left out",
@@ -134,4 +137,6 @@ def _sizes(root: Path) -> dict[str, SizeRC]:
 
 def _size(table: CsvFile, line: int, row: Mapping[str, str], columns: Sequence[str]) -> SizeRC:
     rows, cols = (int(table.number(line, column, row[column])) for column in columns)
+    if rows < 1 or cols < 1:
+        raise BadData(f"{table.path} line {line}: an image of {rows} x {cols} pixels. Get the official table.")
     return rows, cols
