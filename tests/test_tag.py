@@ -589,6 +589,47 @@ def test_batches_go_through_the_network_side_by_side_and_are_written_in_order(ru
     assert named == [f"{i}.png" for i in range(6)]
 
 
+@pytest.mark.parametrize(("files", "batch_size", "lanes"), [(1, 1, 1), (3, 2, 1), (4, 2, 2), (9, 2, 4), (0, 2, 1)])
+def test_a_lone_batch_has_all_threads(run, tmp_path, monkeypatch, files, batch_size, lanes):
+    named = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(max(files, 1))]
+    if not files:  # all are done
+        tag_files(run, named, tmp_path / "out")
+    asked = []
+    shared = tag._shared_threads
+    monkeypatch.setattr(tag, "_shared_threads", lambda count: asked.append(count) or shared(count))
+    monkeypatch.setattr(Tagger, "lanes", 4)
+    tag_files(run, named, tmp_path / "out", **({"batch_size": batch_size} if files else {}))
+    assert asked == [lanes]
+
+
+def test_threads_are_given_back_where_a_lane_fails(run, tmp_path, monkeypatch):
+    files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(6)]
+    monkeypatch.setattr(Tagger, "lanes", 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    forward = Bright.forward
+    monkeypatch.setattr(Bright, "forward", lambda self, images: forward(self, images) if sum(self.seen) < 3 else 1 / 0)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            tag_files(Tagger(run, batch_size=1), files, tmp_path / "out")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.undo()
+    # What was done before is in the table, and the next call does the rest.
+    assert tag_files(run, files, tmp_path / "out").images == 6
+
+
+def test_no_empty_batch_is_passed_on(run, tmp_path, monkeypatch):
+    sizes = []
+    forward = Tagger.forward
+    monkeypatch.setattr(Tagger, "forward", lambda self, batch: sizes.append(len(batch)) or forward(self, batch))
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert not tag_files(run, [tmp_path / "bad.png"], tmp_path / "out").ok
+    tag_files(run, [write_png(tmp_path / f"{i}.png", pixels()) for i in range(2)], tmp_path / "all", batch_size=2)
+    assert sizes == [2]
+
+
 def test_one_thing_is_outlined_by_a_run_of_it_alone(run):
     outline = tag.outlines_by(run, findings=["bright"])
     image = Image(pixels(), "a.png")
@@ -605,6 +646,20 @@ def test_one_batch_at_once_is_explained(run, monkeypatch):
     assert tagger.lanes == tag.MOST_LANES
     tagger._explainers.append(object())  # type: ignore[arg-type]
     assert tagger.lanes == 1
+
+
+def test_one_batch_at_once_has_its_findings_taken_away(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    game = taking(tmp_path / "game")
+    assert [Tagger(runs, device="cpu").lanes for runs in (run, game, [run, game])] == [tag.MOST_LANES, 1, 1]
+
+
+def test_cuda_is_the_device_that_is_current_where_it_is_asked_for(monkeypatch):
+    # Threads have a current device each, and a batch goes through the network in another one.
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert tag._device("cuda") == torch.device("cuda:1")
+    assert tag._device("cuda:0") == torch.device("cuda:0")
 
 
 def test_the_pictures_of_a_call_are_not_tagged_by_the_next(run, tmp_path):

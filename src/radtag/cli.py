@@ -136,7 +136,7 @@ Faithfulness = Annotated[
 Bootstraps = Annotated[int, typer.Option("--bootstraps", min=0, help="Draws of patients for the intervals; 0: none.")]
 BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of these draws.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result in --out that was made otherwise.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images through the network at once.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images of a batch through the network.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
 
 
@@ -543,7 +543,9 @@ def tag(
     batch_size: BatchSize = 16,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", min=1, help="For reading and writing. Default: chosen by the cores, at most 8."),
+        typer.Option(
+            "--threads", min=1, help="For reading and writing. Default: one a core, or for two on a CPU; at most 8."
+        ),
     ] = None,
     splits: Splits = None,
     split_seed: SplitSeed = 0,

@@ -349,7 +349,8 @@ class Tagger:
     Args:
         runs: runs with the same findings.
         device: "cpu", "cuda", ...; "auto" is the accelerator if there is one.
-        batch_size: images through the network at once.
+        batch_size: images of a batch through the network; :func:`tag_files` may have several batches in it at once
+            (:attr:`lanes`).
         findings: those wanted, in this order; None = all.
         threshold: positive from this score, for all findings or by finding's name; None = as validated.
         mask: what a map must exceed to be in the mask: as validated, Otsu's threshold of each map, or a value 0-1.
@@ -543,9 +544,12 @@ class Tagger:
         """Batches that may be in :meth:`forward` at once, each in a thread, for the most images a second.
 
         On a CPU the threads of one batch wait for one another after every layer, and batches side by side do not. A GPU
-        is filled by one, and explaining keeps the features of one.
+        is filled by one, explaining keeps the features of one, and where findings are taken away each has features of
+        its own, so that one fills much of the memory.
         """
-        return min(torch.get_num_threads(), MOST_LANES) if self.device.type == "cpu" and not self._explainers else 1
+        classifiers = all(run.calibration.scale == "logit" for run in self.runs)
+        several = self.device.type == "cpu" and classifiers and not self._explainers
+        return min(torch.get_num_threads(), MOST_LANES) if several else 1
 
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(image, finding) scores alone, of images as the first network takes them (image, row, col).
@@ -880,15 +884,17 @@ def _tag_all(
 
     def flush(lanes: ThreadPoolExecutor, writers: ThreadPoolExecutor) -> None:
         """The pending images to the next lane that is free."""
-        images = [(step.value[1], names[step.item].numbered(step.value[0])) for step in pending if step.value]
-        batch = lanes.submit(pass_on, [image for image, _ in images], [name for _, name in images], writers)
-        at = 0
+        full = [(step.item, *step.value) for step in pending if step.value is not None]
+        named = [names[file].numbered(number) for file, number, _ in full]
+        # Files that cannot be read may be all that is pending.
+        batch = lanes.submit(pass_on, [image for *_, image in full], named, writers) if full else None
+        numbered = enumerate(named)
         for step in pending:
-            if step.value is None:
+            if step.value is None or batch is None:
                 written.append(step)
             else:
-                written.append((step.item, images[at][1], batch, at))
-                at += 1
+                at, name = next(numbered)
+                written.append((step.item, name, batch, at))
         pending.clear()
 
     def settle(keep: int) -> None:
@@ -909,7 +915,8 @@ def _tag_all(
             if progress is not None:
                 progress(done)
 
-    count = tagger.lanes
+    # A lone batch has all cores. Frames are not counted: to know how many there are, files must be opened.
+    count = max(min(tagger.lanes, len(files) // tagger.batch_size), 1)
     with (
         ThreadPoolExecutor(workers, thread_name_prefix="write") as writers,
         _shared_threads(count),
@@ -1116,6 +1123,8 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda" and device.index is None:  # which of them is meant may differ from thread to thread
+            device = torch.device("cuda", torch.cuda.current_device())
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all of these
         reason = str(error).splitlines()[0].rstrip(".")[:120]
         raise BadSetting(f"device {name!r} cannot be used ({reason}). Use auto or cpu.") from error
