@@ -107,10 +107,11 @@ def score_places(
     rows: list[dict[str, Any]] = []
     bad: dict[str, str] = {}
     lost: list[str] = []
+    threads = min(8, max(2, process.cores()))  # more wait for each other
     found = map_ahead(
         lambda i: _image(given, dataset.records[i], patients[i], measures),
         range(len(dataset)),
-        threads=(threads := max(2, process.cores())),  # more wait for each other
+        threads=threads,
         ahead=4 * threads,
     )
     for i, one in enumerate(found):

@@ -148,5 +148,10 @@ def test_lungs_are_a_finding_where_they_are_asked_for():
     assert asked.records[0].masks == {"mass": Path("m.png"), "lungs": Path("lungs/a.png")}
     assert np.isnan(asked.records[1].labels[0])
     assert dataset.with_findings(["mass"]).findings == ("mass",)
+    other = Dataset("other", ("nodule",), (Record("c", Path("c.png"), (0.0,), split="train", lungs=Path("c_l.png")),))
+    joined = dataset.with_findings(["lungs"]).join(other)
+    assert joined.records[2].labels == (1.0,)
+    assert joined.records[2].masks == {"lungs": Path("c_l.png")}
+    assert joined.notes == ("joined by 1 training images of other, labelled for lungs",)
     with pytest.raises(BadData, match="set has no finding 'lungs'; it has mass"):
         Dataset("set", ("mass",), dataset.records[1:]).with_findings(["lungs"])

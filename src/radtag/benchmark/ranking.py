@@ -12,7 +12,6 @@ Conventions
 - A difference is significant where its p-value, corrected by Holm for all pairs of methods of this source, number and
   finding, is below 0.05. Different numbers and findings are not corrected for each other.
 - A rank is one more than the number of methods that are significantly better (:mod:`radtag.metrics.significance`).
-
 - Numbers by group (:mod:`radtag.groups`) are on the same images and draws, too, and so is a gap, which is a group minus
   the reference. Gaps are not corrected for each other.
 

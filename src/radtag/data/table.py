@@ -177,6 +177,7 @@ class Dataset:
         Raises:
             BadData: no finding in common, or a file that one set trains on and the other scores.
         """
+        other = other._with_lungs_of(self.findings)
         shared = [name for name in self.findings if name in other.findings]
         if not shared:
             raise BadData(
@@ -253,17 +254,18 @@ class Dataset:
             BadData: a finding the data set does not know.
         """
         names = tuple(findings)
-        if LUNGS in names and LUNGS not in self.findings and any(record.lungs for record in self.records):
-            return self._with_lungs().with_findings(names)
-        missing = [name for name in names if name not in self.findings]
+        known = self._with_lungs_of(names)
+        missing = [name for name in names if name not in known.findings]
         if missing:
             raise BadData(f"{self.name} has no finding {missing[0]!r}; it has {', '.join(self.findings)}.")
-        at = [self.findings.index(name) for name in names]
-        records = tuple(replace(record, labels=tuple(record.labels[i] for i in at)) for record in self.records)
+        at = [known.findings.index(name) for name in names]
+        records = tuple(replace(record, labels=tuple(record.labels[i] for i in at)) for record in known.records)
         return replace(self, findings=names, records=records)
 
-    def _with_lungs(self) -> Dataset:
-        """With the lungs as one more finding; unknown where there is no mask of them."""
+    def _with_lungs_of(self, wanted: Sequence[str]) -> Dataset:
+        """With the lungs as one more finding, if they are wanted and there is a mask of them; unknown where not."""
+        if LUNGS not in wanted or LUNGS in self.findings or not any(record.lungs for record in self.records):
+            return self
 
         def labelled(record: Record) -> Record:
             if record.lungs is None:

@@ -10,7 +10,18 @@ import numpy as np
 
 from radtag.report.comparison import SideBySide
 from radtag.report.definitions import BY_KEY
-from radtag.report.page import Colours, environment, figure, is_defined, replace_text, safe, span, thousands, unit_of
+from radtag.report.page import (
+    Colours,
+    environment,
+    figure,
+    group_cell,
+    is_defined,
+    replace_text,
+    safe,
+    span,
+    thousands,
+    unit_of,
+)
 from radtag.report.plots import against_cost, groups, key_of
 from radtag.report.tables import followed_words
 from radtag.words import counted
@@ -189,17 +200,8 @@ def _by_group(one: Mapping[str, Any]) -> list[dict[str, Any]]:
         for key in about["metrics"]:
             rows = []
             for name, method in one["methods"].items():
-                of = [(part["total"].get(key), _gap_of(part, key)) for part in method["groups"][column].values()]
-                cells = [
-                    {
-                        "entry": entry,
-                        "unit": unit_of(key),
-                        "gap": gap,
-                        "gap_unit": f"±{unit_of(key)}",
-                        "verdict": _gap_verdict(gap),
-                    }
-                    for entry, gap in of
-                ]
+                parts = method["groups"][column].values()
+                cells = [group_cell(key, part["total"].get(key), _gap_of(part, key)) for part in parts]
                 rows.append({"name": name, "cells": cells})
             tables.append({"title": BY_KEY[key].title, "better": BY_KEY[key].better, "rows": rows})
         if tables:
@@ -225,13 +227,6 @@ def _by_group(one: Mapping[str, Any]) -> list[dict[str, Any]]:
                 }
             )
     return found
-
-
-def _gap_verdict(gap: Mapping[str, Any] | None) -> str:
-    """Whether a group lies below or above the reference, if the interval says so."""
-    if gap is None or gap["low"] is None:
-        return ""
-    return "higher" if gap["low"] > 0 else "lower" if gap["high"] < 0 else ""
 
 
 def _gap_of(part: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:

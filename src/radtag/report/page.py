@@ -398,16 +398,7 @@ def _groups(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = []
         for name, part in parts.items():
             gap = value["gaps"].get(name, {total: {}})[total]
-            cells = [
-                {
-                    "entry": part[total].get(one.key),
-                    "unit": unit_of(one.key),
-                    "gap": gap.get(one.key),
-                    "gap_unit": f"±{unit_of(one.key)}",
-                    "verdict": _verdict(gap.get(one.key)),
-                }
-                for one in members
-            ]
+            cells = [group_cell(one.key, part[total].get(one.key), gap.get(one.key)) for one in members]
             rows.append(
                 {"name": name, "images": part["images"], "reference": name == value["reference"], "cells": cells}
             )
@@ -455,6 +446,12 @@ def _faithfulness(result: Mapping[str, Any]) -> dict[str, Any] | None:
             for name, of in value["curves"].items()
         ],
     }
+
+
+def group_cell(key: str, entry: Mapping[str, Any] | None, gap: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What ``parts.group_cell`` shows: a group's number, and its gap to the reference."""
+    unit = unit_of(key)
+    return {"entry": entry, "unit": unit, "gap": gap, "gap_unit": f"±{unit}", "verdict": _verdict(gap)}
 
 
 def _verdict(gap: Mapping[str, Any] | None) -> str:
