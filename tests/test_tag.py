@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -630,14 +631,15 @@ def test_no_empty_batch_is_passed_on(run, tmp_path, monkeypatch):
     assert sizes == [2]
 
 
-def test_one_thing_is_outlined_by_a_run_of_it_alone(run):
-    outline = tag.outlines_by(run, findings=["bright"])
+def test_a_finding_is_outlined_by_a_run_that_knows_it(run):
+    outline = tag.Outliner(run, "bright")
     image = Image(pixels(), "a.png")
     (bright,) = Tagger(run, findings=["bright"]).tag(image)
     assert bright.mask.any()
     np.testing.assert_array_equal(outline(image), bright.mask)
-    with pytest.raises(BadSetting, match=r"knows bright, dark\. What outlines one thing knows that alone: train it"):
-        tag.outlines_by(run)
+    assert re.fullmatch(r"run \([0-9a-f]{12}\)", outline.name)
+    with pytest.raises(BadSetting, match=r"the run does not know the finding 'lungs'; it knows bright, dark"):
+        tag.Outliner(run, "lungs")
 
 
 def test_one_batch_at_once_is_explained(run, monkeypatch):

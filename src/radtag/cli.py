@@ -303,9 +303,10 @@ def data_plant(
 
     find_lungs = None
     if lungs is not None:
-        from radtag.tag import outlines_by
+        from radtag.data.table import LUNGS
+        from radtag.tag import Outliner
 
-        find_lungs = outlines_by(lungs)
+        find_lungs = Outliner(lungs, LUNGS)
     dataset = open_source(source, only=only) if only else without_missing(load(source))[0]
     table = plant(
         dataset,

@@ -640,32 +640,31 @@ def load(run: Path | str | Sequence[Path | str], **options: Any) -> Tagger:
     return Tagger.load(run, **options)
 
 
-def outlines_by(run: Run | Path | str, **options: Any) -> Callable[[Image], NDArray[np.bool_]]:
-    """What outlines one thing in images, such as the lungs, by a run that knows it alone; safe in any thread.
+class Outliner:
+    """Masks of one finding by a run, image by image, such as of the lungs; safe to call in any thread.
 
     Args:
-        run: of one finding.
+        run: that knows the finding.
+        finding: what is outlined.
         options: as for :class:`Tagger`.
 
-    Returns:
-        Image -> mask (row, col) in the image's own pixels.
+    Attributes:
+        name: of the run's folder, with the beginning of its digest, for what is made with the masks.
 
     Raises:
-        BadSetting: a run of several findings.
+        BadSetting: the run does not know the finding.
     """
-    tagger = Tagger(Run.load(run) if isinstance(run, str | os.PathLike) else run, **options)
-    if len(tagger.findings) != 1:
-        raise BadSetting(
-            f"{tagger.runs[0].path} knows {', '.join(tagger.findings)}. What outlines one thing knows that alone:"
-            " train it with one --finding."
-        )
 
-    def outline(image: Image) -> NDArray[np.bool_]:
-        (prediction,) = tagger.forward([tagger.prepare(image)])
-        (one,) = tagger.tags(prediction, "")
+    def __init__(self, run: Run | Path | str, finding: str, **options: Any) -> None:
+        run = Run.load(run) if isinstance(run, str | os.PathLike) else run
+        self._tagger = Tagger(run, findings=[finding], **options)
+        self.name = f"{run.path.name} ({run_digest(run.path)[:12]})"
+
+    def __call__(self, image: Image) -> NDArray[np.bool_]:
+        """Image -> mask (row, col) in its own pixels."""
+        (prediction,) = self._tagger.forward([self._tagger.prepare(image)])
+        (one,) = self._tagger.tags(prediction, "")
         return one.mask
-
-    return outline
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -342,17 +341,22 @@ method = "cam"
     file.write_text(file.read_text() + steps)
     asked = []
 
-    def outlines_by(run: str) -> Callable[[Image], np.ndarray]:
-        asked.append(Path(run))
-        return lambda image: np.asarray(PIL.Image.open(lungs[Path(image.source).resolve()]))
+    class Knowing:
+        def __init__(self, run: str, finding: str) -> None:
+            asked.append(Path(run))
+            self.name = finding
 
-    monkeypatch.setattr(work, "outlines_by", outlines_by)
+        def __call__(self, image: Image) -> np.ndarray:
+            return np.asarray(PIL.Image.open(lungs[Path(image.source).resolve()]))
+
+    monkeypatch.setattr(work, "Outliner", Knowing)
     outcome = benchmark(read_plan(file), console=Console(quiet=True))
     assert outcome.ok, outcome.lines()
     assert asked == [tmp_path / "out" / "prepared" / "lungs"]
     assert Run.load(asked[0]).findings == ("lungs",)
     about = json.loads((tmp_path / "out" / "prepared" / "planted" / "about.json").read_text())
     assert about["lungs"] == {"found": about["written"]}
+    assert about["lungs_found_by"] == "lungs"
 
 
 def test_the_order_of_keys_makes_no_other_cell(tmp_path: Path, data: Path):

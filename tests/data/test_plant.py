@@ -16,6 +16,7 @@ from radtag.data.plant import plant
 from radtag.data.sources import open_source
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
+from radtag.images import Image
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +183,16 @@ def test_lungs_are_found_as_one_is_told_where_none_are_given(normals: Dataset, t
     bare = tuple(replace(record, lungs=None) for record in normals.records[:16])
     mixed = replace(normals, records=(*bare, *normals.records[16:20]))
     truth = {record.path: _pixels(record.lungs) for record in normals.records if record.lungs is not None}
-    table = plant(mixed, tmp_path / "out", find_lungs=lambda image: truth[Path(image.source)], progress=False)
+
+    class Knowing:
+        name = "somebody"
+
+        def __call__(self, image: Image) -> np.ndarray:
+            return truth[Path(image.source)]
+
+    table = plant(mixed, tmp_path / "out", find_lungs=Knowing(), progress=False)
     rows = _rows(table)
+    assert json.loads((table.parent / "about.json").read_text())["lungs_found_by"] == "somebody"
     assert sorted(row["attr:lungs"] for row in rows) == ["found"] * 16 + ["given"] * 4
     as_given = _rows(plant(replace(normals, records=normals.records[:20]), tmp_path / "given", progress=False))
     for one, other in zip(rows, as_given, strict=True):

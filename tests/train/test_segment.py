@@ -19,7 +19,7 @@ from radtag.data.table import PROPOSED, Dataset
 from radtag.errors import BadData, BadRun, BadSetting
 from radtag.images import read
 from radtag.models import BackboneOptions, build
-from radtag.tag import Tagger, outlines_by
+from radtag.tag import Outliner, Tagger
 from radtag.train import loop
 from radtag.train.run import Run
 from radtag.train.segment import label_loss, mask_losses, train
@@ -161,7 +161,7 @@ def test_masks_of_lungs_are_nothing_that_is_scored(squares: Dataset, tmp_path: P
     asked = replace(squares, records=tuple(records)).with_findings(["lungs"])
     run = quietly(asked, tmp_path / "run", epochs=1)
     assert run.card["masks"]["origin"] == ["the data set's own masks of lungs"]
-    assert outlines_by(run)(read(records[0].path)).shape == np.asarray(PIL.Image.open(records[0].path)).shape
+    assert Outliner(run, "lungs")(read(records[0].path)).shape == np.asarray(PIL.Image.open(records[0].path)).shape
 
 
 def test_without_a_mask_there_is_nothing_to_learn(masked: Dataset, tmp_path: Path):

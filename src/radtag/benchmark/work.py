@@ -37,14 +37,14 @@ from radtag.benchmark.plan import TAGGING, Cell, Plan, Plant, Train, instead
 from radtag.data.plant import plant
 from radtag.data.sources import load, open_source, open_together, select, without_missing
 from radtag.data.splits import from_file_for
-from radtag.data.table import Dataset
+from radtag.data.table import LUNGS, Dataset
 from radtag.errors import BadRun, BadSetting, RadtagError
 from radtag.evaluate import evaluate
 from radtag.groups import checked
 from radtag.models import GAMES
 from radtag.propose import propose
 from radtag.report.page import replace_text
-from radtag.tag import outlines_by
+from radtag.tag import Outliner
 from radtag.train import adversarial, classify, segment
 from radtag.train.settings import AdversarialSettings, Settings, StudentSettings, TrainSettings
 from radtag.words import changes, counted
@@ -346,7 +346,7 @@ class _Worker:
             dataset,
             folder,
             **{key: filled[key] for key in ("share", "kinds", "names", "unsure", "normal", "limit", "times")},
-            find_lungs=outlines_by(filled["lungs"]) if filled["lungs"] else None,
+            find_lungs=Outliner(filled["lungs"], LUNGS) if filled["lungs"] else None,
             seed=int(filled["seed"]),
         )
 

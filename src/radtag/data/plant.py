@@ -19,10 +19,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image as Pillow
@@ -46,6 +47,15 @@ SECOND_KIND = 0.35
 """Share of planted images that get two kinds instead of one."""
 
 
+class LungFinder(Protocol):
+    """What finds the lungs (row, col) of an image, and its name."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, image: Image) -> Mask: ...
+
+
 @dataclass(frozen=True)
 class _Outcome:
     """What became of one image."""
@@ -67,7 +77,7 @@ def plant(
     normal: str | None = None,
     limit: int | None = None,
     times: int = 1,
-    find_lungs: Callable[[Image], Mask] | None = None,
+    find_lungs: LungFinder | None = None,
     workers: int = 2,
     progress: bool | None = None,
 ) -> Path:
@@ -99,7 +109,7 @@ def plant(
             it plants, so that one healthy image carries many lesions; val and test are the same whatever the rounds.
             The copies of an image are one patient.
         find_lungs: the lungs (row, col) of an image that comes without a mask of them, as by
-            :func:`radtag.tag.outlines_by`; called in the workers' threads. None: they are estimated.
+            :class:`radtag.tag.Outliner`; called in the workers' threads. None: they are estimated.
         workers: threads that decode, paint and write; they do not change the result.
         progress: True to show a bar, False not to, None to show one on a terminal.
 
@@ -199,6 +209,7 @@ def plant(
             "images_with": {finding: sum(row[finding] == 1 for row in rows) for finding in findings},
             "splits": dict(Counter(str(row["split"]) for row in rows)),
             "lungs": dict(Counter(str(row["attr:lungs"]) for row in rows)),
+            **({"lungs_found_by": find_lungs.name} if find_lungs is not None else {}),
             "left_out": left_out,
             "notes": list(chosen.notes),
         }
@@ -262,7 +273,7 @@ def _plant_one(
     called: Mapping[str, tuple[str, ...]],
     doubted: Mapping[str, tuple[str, ...]],
     seed: tuple[int, ...],
-    find_lungs: Callable[[Image], Mask] | None,
+    find_lungs: LungFinder | None,
     folder: Path,
 ) -> _Outcome:
     """Decodes, paints and writes one image; every image goes the same way, planned lesions or none."""
