@@ -17,6 +17,7 @@ import typer
 from PIL import Image as Pillow
 
 import radtag
+from radtag import cli
 from radtag.cli import app, main
 from radtag.errors import BadData
 
@@ -386,3 +387,8 @@ def test_one_model_for_the_diseases_of_two_sources(call, tmp_path: Path):
     apart = result["asked"]["findings"]["blot"]["spot"]["own_minus"]
     assert (apart["n"], apart["low"] <= apart["value"] <= apart["high"]) == (ill, True)
     assert result["asked"]["none"]["spot"]["map_mean"]["n"] == whole - ill - counts["spot"]["positive"]
+
+
+def test_a_number_that_does_not_exist_is_called_undefined():
+    assert cli._listed({"nodule": 0.7, "lungs": None}) == "nodule 0.7, lungs undefined"
+    assert cli._listed(None) == "undefined"

@@ -1048,8 +1048,10 @@ def _print(values: Mapping[str, Any], as_json: bool, *parts: str | Table) -> Non
 
 
 def _listed(value: Any) -> str:
-    """A dictionary in one line, anything else as it is."""
-    return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
+    """A dictionary in one line, anything else as it is; None is a number that does not exist."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_listed(item)}" for key, item in value.items())
+    return "undefined" if value is None else str(value)
 
 
 def _plain(value: Any) -> Any:
