@@ -187,7 +187,10 @@ def test_bf16_stays_finite_on_a_cpu(runs, squares, tmp_path, method):
     )
     assert all(math.isfinite(value) for row in losses for value in row.values())
     assert losses != full  # bf16 was in force
-    assert losses[0] == pytest.approx(full[0], rel=0.3, abs=0.1)
+    # A Wasserstein critic is free to add a constant to all it says: the mean of one side means nothing by itself.
+    free = {"generator normal"} if method == "vagan" else set()
+    first, first_full = ({name: row[0][name] for name in row[0] if name not in free} for row in (losses, full))
+    assert first == pytest.approx(first_full, rel=0.3, abs=0.1)
     weights = load_file(run.path / "weights.safetensors")
     assert all(value.isfinite().all() and value.dtype != torch.bfloat16 for value in weights.values())
 
