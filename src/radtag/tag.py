@@ -755,8 +755,7 @@ def tag_files(
         save: which pictures to write; None = all that the run has. Without maps, which take as long to pack as the
             rest, it is quicker.
         save_for: the findings whose pictures are written: those that are positive in an image, or all.
-        threads: for reading and as many for writing; None = one for each core, or for each two where the network runs
-            on the same cores, at most 8.
+        threads: for reading and as many for writing; None = as suits the cores, at most 8 of each.
         progress: called with the number of files done and of all, as each is done.
         options: as for :class:`Tagger`, where ``run`` is not one.
 
@@ -784,7 +783,7 @@ def tag_files(
     elif "counterparts" in save and "counterparts" not in tagger.pictures:
         raise BadSetting("a classifier has no normal counterparts. Leave them out, or use a run of taggan or its kin.")
     todo, missing = _found(files, out)
-    workers = threads or _threads(tagger)
+    readers, writers = (threads, threads) if threads else _threads(tagger)
     out.mkdir(parents=True, exist_ok=True)
     try:
         lock = filelock.FileLock(out / ".lock").acquire(timeout=0)
@@ -811,7 +810,7 @@ def tag_files(
                 progress(skipped, len(todo))
             _tag_all(
                 tagger, waiting, names, out, journal, failures,
-                save=frozenset(save), everything=save_for == "all", workers=workers,
+                save=frozenset(save), everything=save_for == "all", readers=readers, workers=writers,
                 progress=(lambda done: progress(skipped + done, len(todo))) if progress is not None else None,
             )  # fmt: skip
         finally:
@@ -855,6 +854,7 @@ def _tag_all(
     *,
     save: frozenset[str],
     everything: bool,
+    readers: int,
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> None:
@@ -921,7 +921,7 @@ def _tag_all(
         _shared_threads(count),
         ThreadPoolExecutor(count, thread_name_prefix="network") as lanes,
     ):
-        for step in read_ahead(files, read, threads=workers, ahead=tagger.batch_size + workers):
+        for step in read_ahead(files, read, threads=readers, ahead=tagger.batch_size + readers):
             pending.append(step)
             # Files that cannot be read fill no batch, and are settled all the same.
             if (
@@ -934,9 +934,12 @@ def _tag_all(
         settle(0)
 
 
-def _threads(tagger: Tagger) -> int:
-    """For reading and for writing: as many as leave the cores busy, and no more, or they wait for one another."""
-    return min(8, cores() if tagger.device.type != "cpu" else max(cores() // 2, 1))
+def _threads(tagger: Tagger) -> tuple[int, int]:
+    """For reading and for writing. Writing has a thread a core, since an image may be positive for many findings; where
+    the network runs on the same cores, fewer readers keep it busy, and more would only wait for a core.
+    """
+    most = min(8, cores())
+    return (most if tagger.device.type != "cpu" else max(most // 2, 1)), most
 
 
 @contextmanager
