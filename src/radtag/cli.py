@@ -544,9 +544,7 @@ def tag(
     batch_size: BatchSize = 16,
     threads: Annotated[
         int | None,
-        typer.Option(
-            "--threads", min=1, help="For reading and writing. Default: one a core, or for two on a CPU; at most 8."
-        ),
+        typer.Option("--threads", min=1, help="For reading and writing each. Default: by the cores, at most 8."),
     ] = None,
     splits: Splits = None,
     split_seed: SplitSeed = 0,
