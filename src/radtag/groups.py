@@ -210,7 +210,7 @@ def grouped(
         parts, gaps = {}, {}
         for name, of_part in measured.items():
             estimates = {key: value.estimates() for key, value in of_part.items()}
-            parts[name] = {**groups.counts(table, name), **as_json(table.findings, estimates, intervals=intervals)}
+            parts[name] = {**groups.counts(tables[name]), **as_json(table.findings, estimates, intervals=intervals)}
             if name != groups.reference:
                 apart = {k: bootstrap.difference(v, own[k]).estimates() for k, v in of_part.items() if k in own}
                 gaps[name] = as_json(table.findings, apart, intervals=intervals)
@@ -241,9 +241,8 @@ class Groups:
         at = self.rows[name]
         return _only_lesions(table, at) if self.by.column == "size" else table.take(at)
 
-    def counts(self, table: PairTable, name: str) -> dict[str, int]:
-        """``{"images", "patients"}`` of a group; of lesions, those that have one."""
-        part = self.part(table, name)
+    def counts(self, part: PairTable) -> dict[str, int]:
+        """``{"images", "patients"}`` of a group (:meth:`part`); of lesions, those that have one."""
         at = part["located"] == 1 if self.by.column == "size" else np.ones(len(part), dtype=bool)
         return {"images": len(set(part["image"][at].tolist())), "patients": len(set(part["patient"][at].tolist()))}
 

@@ -346,7 +346,7 @@ def _by_group(
         about[by.column] = {
             **found.about(),
             "metrics": [key for key in wanted if any(_is_measured(part, key) for part in all_of_it)],
-            "parts": {name: found.counts(first, name) for name in found.rows},
+            "parts": {name: found.counts(found.part(first, name)) for name in found.rows},
         }
     return about, numbers
 

@@ -25,14 +25,20 @@ def is_image_name(name: str) -> bool:
 
 def images_under(folder: Path) -> list[Path]:
     """Every image file in a folder and its sub-folders, links followed once, sorted by path."""
-    return sorted(path for path in _files_under(folder) if is_image_name(path.name))
+    return images_and_others(folder)[0]
 
 
-def others_under(folder: Path) -> list[Path]:
-    """Every other file there that is not hidden, sorted by path; Windows' own are left out."""
+def images_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Every image file there, and every other that is not hidden or Windows' own; each sorted by path."""
     windows = ("thumbs.db", "desktop.ini")
-    found = (path for path in _files_under(folder) if not path.name.startswith(".") and not is_image_name(path.name))
-    return sorted(path for path in found if path.name.lower() not in windows)
+    images: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(_files_under(folder)):
+        if is_image_name(path.name):
+            images.append(path)
+        elif not path.name.startswith(".") and path.name.lower() not in windows:
+            others.append(path)
+    return images, others
 
 
 def _files_under(folder: Path) -> Iterator[Path]:

@@ -37,7 +37,7 @@ from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.geometry import stretch_mask
-from radtag.images import Image
+from radtag.images import Image, read, read_mask
 
 VERSION = 2
 """Raised with every change that moves a pixel of a planted lesion."""
@@ -277,20 +277,19 @@ def _plant_one(
     folder: Path,
 ) -> _Outcome:
     """Decodes, paints and writes one image; every image goes the same way, planned lesions or none."""
-    from radtag.images import read, read_mask
-
     try:
-        read_image = read(record.path)
+        image_read = read(record.path)
         given = read_mask(record.lungs) if record.lungs is not None else None
     except UnreadableImage as error:
         return _Outcome(None, [], str(error))
-    pixels = read_image.pixels
-    known_by = "given" if given is not None else "found" if find_lungs is not None else "estimated"
+    pixels = image_read.pixels
     lungs: Mask | None
     if given is not None:
-        lungs = stretch_mask(given, (pixels.shape[0], pixels.shape[1]))
+        known_by, lungs = "given", stretch_mask(given, (pixels.shape[0], pixels.shape[1]))
+    elif find_lungs is not None:
+        known_by, lungs = "found", find_lungs(image_read)
     else:
-        lungs = find_lungs(read_image) if find_lungs is not None else estimate_lungs(pixels)
+        known_by, lungs = "estimated", estimate_lungs(pixels)
     anatomy = Anatomy.of(pixels, lungs) if lungs is not None else None
     if lungs is None or anatomy is None:
         return _Outcome(None, [], "its lung mask is empty" if given is not None else "no lungs were found in it")

@@ -31,6 +31,7 @@ __all__ = [
     "count_frames",
     "expand",
     "has_preamble",
+    "is_dicomdir",
     "read",
     "read_all",
     "read_mask",
@@ -165,11 +166,16 @@ def _search(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         for name in names:
-            if name.startswith(".") or name.upper().startswith("DICOMDIR"):
+            if name.startswith(".") or is_dicomdir(name):
                 continue
             path = Path(place, name)
             if name.lower().endswith(KNOWN_SUFFIXES) or has_preamble(path):
                 yield path
+
+
+def is_dicomdir(name: str) -> bool:
+    """Whether a file of this name is an index of DICOM files, which holds no pixels."""
+    return name.upper().startswith("DICOMDIR")
 
 
 def has_preamble(path: Path) -> bool:

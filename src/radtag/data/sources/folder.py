@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from radtag.data.files import images_under, is_image_name, others_under, subfolders
+from radtag.data.files import images_and_others, is_image_name, subfolders
 from radtag.data.healthy import is_normal
 from radtag.data.splits import split_name
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
-from radtag.images import has_preamble
+from radtag.images import has_preamble, is_dicomdir
 from radtag.words import counted
 
 OPTIONS = {"patient": "a regular expression that finds the patient in a file's name, as in patient=^[A-Z]+_[0-9]+"}
@@ -49,9 +49,9 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     images: list[tuple[str, str, Path]] = []
     unread: list[Path] = []
     for folder, split in classes:
-        others = others_under(folder)
-        bare = {path for path in others if has_preamble(path) and not path.name.upper().startswith("DICOMDIR")}
-        images += [(folder.name, split, path) for path in sorted([*images_under(folder), *bare])]
+        named, others = images_and_others(folder)
+        bare = {path for path in others if has_preamble(path) and not is_dicomdir(path.name)}
+        images += [(folder.name, split, path) for path in sorted([*named, *bare])]
         unread += [path for path in others if path not in bare]
     present = {name for name, _, _ in images}
     findings = tuple(sorted(name for name in present if not is_normal(name)))
