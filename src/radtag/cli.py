@@ -262,6 +262,10 @@ def data_plant(
             "--unsure", metavar="KIND=FINDING", help="A finding that is unknown where this kind is painted; repeat."
         ),
     ] = None,
+    look: Annotated[
+        Literal["plain", "subtle"],
+        typer.Option("--look", help="How easily lesions are seen: plain, or subtle, as many are in radiographs."),
+    ] = "plain",
     normal: Annotated[
         str | None, typer.Option("--normal", metavar="FINDING", help="The finding that means healthy.")
     ] = None,
@@ -313,6 +317,7 @@ def data_plant(
         out,
         share=share,
         kinds=kind or DEFAULT_KINDS,
+        look=look,
         names=_findings_of(name or [], "--name"),
         unsure=_findings_of(unsure or [], "--unsure"),
         seed=seed,

@@ -164,8 +164,9 @@ def test_sizes_vary_and_some_are_not_square():
     assert len(set(shapes)) > 15
 
 
+@pytest.mark.parametrize("look", lesions.LOOKS)
 @pytest.mark.parametrize("kind", sorted(lesions.KINDS))
-def test_a_painter_changes_its_mask_alone_and_not_the_image_it_was_given(kind: str):
+def test_a_painter_changes_its_mask_alone_and_not_the_image_it_was_given(kind: str, look: lesions.Look):
     rng = np.random.default_rng(3)
     image = np.full((90, 130), 0.6, dtype=np.float32) + rng.normal(0, 0.01, (90, 130)).astype(np.float32)
     lungs = np.zeros((90, 130), dtype=bool)
@@ -177,7 +178,7 @@ def test_a_painter_changes_its_mask_alone_and_not_the_image_it_was_given(kind: s
     assert len(anatomy.lungs) == 2
     assert anatomy.span == pytest.approx(0.3, abs=0.02)
     for _ in range(10):
-        new, mask = lesions.KINDS[kind](rng, image, anatomy)
+        new, mask = lesions.LOOKS[look][kind](rng, image, anatomy)
         np.testing.assert_array_equal(image, before)
         np.testing.assert_array_equal(new != image, mask)
         assert (np.abs(new - image)[mask] >= lesions.SMALLEST_CHANGE / 2).all()

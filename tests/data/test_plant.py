@@ -202,11 +202,30 @@ def test_lungs_are_found_as_one_is_told_where_none_are_given(normals: Dataset, t
         )
 
 
+def test_subtle_lesions_are_fainter_and_nodules_smaller(normals: Dataset, tmp_path: Path):
+    """Mean change of a pixel of the lesions, and mean area of the nodules."""
+    change, area = {}, {}
+    for look in ("plain", "subtle"):
+        table = plant(normals, tmp_path / look, kinds=("nodule",), look=look, share=0.9, progress=False)
+        assert json.loads((table.parent / "about.json").read_text())["look"] == look
+        planted = [row for row in _rows(table) if row["nodule"] == "1"]
+        masks = [_pixels(table.parent / row["mask:nodule"]) for row in planted]
+        before = {record.image: _pixels(record.path).astype(float) for record in normals.records}
+        changes = [
+            np.abs(_pixels(table.parent / row["image"]) - before[row["attr:original"]])[mask].mean()
+            for row, mask in zip(planted, masks, strict=True)
+        ]
+        change[look], area[look] = np.mean(changes), np.mean([mask.sum() for mask in masks])
+    assert change["subtle"] < 0.85 * change["plain"]
+    assert area["subtle"] < 0.6 * area["plain"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"share": 1.0}, "share 1.0 leaves no healthy"),
         ({"kinds": ("nodule", "fracture")}, "no lesion 'fracture'. Use some of nodule"),
+        ({"look": "faint"}, "lesions look plain or subtle, not 'faint'"),
         ({"kinds": ()}, "name none, or one twice"),
         ({"limit": 1}, "limit 1 is too few"),
     ],

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from radtag.data.lesions import KINDS
+from radtag.data.lesions import KINDS, Look
 from radtag.data.seen import Seen
 from radtag.data.sources import SOURCES
 from radtag.errors import BadSetting
@@ -203,6 +203,7 @@ class Plant(_Table):
         source: the healthy images.
         share: of them that get lesions.
         kinds: of lesion.
+        look: how easily they are seen, "plain" or "subtle".
         names: kind -> the findings it counts as.
         unsure: kind -> findings that are unknown where it is painted.
         normal: the finding that means healthy.
@@ -219,6 +220,7 @@ class Plant(_Table):
     source: str
     share: float = Field(default=0.5, gt=0, lt=1)
     kinds: tuple[str, ...] = ("nodule", "consolidation", "effusion", "pneumothorax")
+    look: Look = "plain"
     names: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     unsure: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     normal: str | None = None

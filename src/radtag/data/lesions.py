@@ -9,7 +9,7 @@ Conventions
 - **Contrast is relative.** ``anatomy.span`` is the step in brightness from lung to soft tissue in this very image;
   every amplitude is a share of it. Sizes are shares of ``anatomy.width_px``, the width of both lungs together.
 
-Kinds, with the ranges values are drawn from (evenly):
+Kinds, with the ranges values are drawn from (evenly), where lesions look **plain**:
 
 - nodule: one to three round shadows anywhere in the lungs; radius 0.040-0.075 widths, peak +0.60-1.00 spans.
 - consolidation: a mottled patch, cut off by the edge of its lung, in one lung or (1 in 4) each; half-axes
@@ -25,6 +25,17 @@ Kinds, with the ranges values are drawn from (evenly):
   0.56-0.72 lung heights, at whose rim the lung is pressed together; +0.02-0.12 spans. The mask is that ellipse: the
   heart and a narrow rim of lung.
 
+Where they look **subtle** (:data:`LOOKS`), sizes are those that radiologists give the names to (both lungs together are
+some 280 mm wide; a nodule has at most 30 mm, a mass more: Hansell et al. 2008, Fleischner Society), and densities begin
+where a lesion can just be seen:
+
+- nodule: radius 0.014-0.054 widths, peak +0.20-0.90 spans. mass: 0.054-0.150, +0.25-1.00.
+- consolidation: half-axes 0.08-0.30 widths, peak +0.15-0.90 spans.
+- atelectasis: plates 0.003-0.012 widths thick, +0.10-0.50 spans; or (1 in 2) the bottom of a lung, less aerated: a
+  cloudy wedge 0.10-0.30 lung heights deep, +0.15-0.70 spans.
+- effusion: 0.06-0.45 lung heights deep. pneumothorax: the lung shrank to 0.70-0.90; -0.08 to -0.35 spans, line +0.12.
+- cardiomegaly: as plain.
+
 Numpy and scipy only.
 """
 
@@ -32,7 +43,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +55,8 @@ from radtag.geometry import XYXY
 
 FloatImage = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
+Range = tuple[float, float]
+Look = Literal["plain", "subtle"]
 
 SMALLEST_CHANGE = 3 / 255
 """Least change of a pixel within a lesion's mask, on the 0-1 scale."""
@@ -109,28 +123,40 @@ def boxes_of(mask: Mask) -> tuple[XYXY, ...]:
 
 
 def paint(
-    rng: np.random.Generator, image: FloatImage, anatomy: Anatomy, kinds: Iterable[str]
+    rng: np.random.Generator, image: FloatImage, anatomy: Anatomy, kinds: Iterable[str], *, look: Look = "plain"
 ) -> tuple[FloatImage, dict[str, Mask]]:
     """Paints several kinds, one over the other; a kind for which there was no room is missing from the masks."""
     masks: dict[str, Mask] = {}
     for kind in kinds:
-        image, mask = KINDS[kind](rng, image, anatomy)
+        image, mask = LOOKS[look][kind](rng, image, anatomy)
         if mask.any():
             masks[kind] = mask
     return image, masks
 
 
-def nodule(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+def nodule(
+    rng: np.random.Generator,
+    image: FloatImage,
+    anatomy: Anatomy,
+    *,
+    radius_widths: Range = (0.040, 0.075),
+    peak_spans: Range = (0.60, 1.00),
+) -> tuple[FloatImage, Mask]:
     """One to three round shadows with slightly uneven edges, nearly wholly within a lung."""
     count = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
-    return _round_shadows(
-        rng, image, anatomy, count, radius_widths=(0.040, 0.075), peak_spans=(0.60, 1.00), uneven=0.12
-    )
+    return _round_shadows(rng, image, anatomy, count, radius_widths=radius_widths, peak_spans=peak_spans, uneven=0.12)
 
 
-def mass(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+def mass(
+    rng: np.random.Generator,
+    image: FloatImage,
+    anatomy: Anatomy,
+    *,
+    radius_widths: Range = (0.080, 0.150),
+    peak_spans: Range = (0.60, 1.00),
+) -> tuple[FloatImage, Mask]:
     """One large shadow, round or lobed."""
-    return _round_shadows(rng, image, anatomy, 1, radius_widths=(0.080, 0.150), peak_spans=(0.60, 1.00), uneven=0.30)
+    return _round_shadows(rng, image, anatomy, 1, radius_widths=radius_widths, peak_spans=peak_spans, uneven=0.30)
 
 
 def _round_shadows(
@@ -139,8 +165,8 @@ def _round_shadows(
     anatomy: Anatomy,
     count: int,
     *,
-    radius_widths: tuple[float, float],
-    peak_spans: tuple[float, float],
+    radius_widths: Range,
+    peak_spans: Range,
     uneven: float,
 ) -> tuple[FloatImage, Mask]:
     """``count`` shadows whose edge is off a circle by up to ``uneven`` radii."""
@@ -163,7 +189,14 @@ def _round_shadows(
     return _apply(image, change, mask)
 
 
-def consolidation(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+def consolidation(
+    rng: np.random.Generator,
+    image: FloatImage,
+    anatomy: Anatomy,
+    *,
+    half_axis_widths: Range = (0.12, 0.26),
+    peak_spans: Range = (0.60, 1.00),
+) -> tuple[FloatImage, Mask]:
     """A mottled patch with a ragged edge, cut off by the edge of its lung; sometimes one in each lung."""
     mask = np.zeros(image.shape, dtype=bool)
     change = np.zeros(image.shape, dtype=np.float32)
@@ -173,7 +206,7 @@ def consolidation(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy)
         rows, cols = np.nonzero(lung)
         at = int(rng.integers(len(rows)))
         centre = (float(rows[at]), float(cols[at]))
-        axes = rng.uniform(0.12, 0.26, size=2) * anatomy.width_px
+        axes = rng.uniform(*half_axis_widths, size=2) * anatomy.width_px
         box = _around(centre, 1.6 * float(axes.max()), image.shape)
         across, down = _offsets(box, centre, 1.0)
         turn = rng.uniform(0, np.pi)
@@ -184,13 +217,15 @@ def consolidation(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy)
         here = _part_at((field > 0) & lung[box], centre, box)
         mottle = 0.72 + 0.28 * clouds(rng, along.shape, 0.035 * anatomy.width_px)
         profile = np.clip(np.sqrt(np.clip(field, 0, 1)) * mottle, 0, 1) * _thinning(lung, anatomy)[box]
-        peak = rng.uniform(0.60, 1.00) * anatomy.span
+        peak = rng.uniform(*peak_spans) * anatomy.span
         mask[box] |= here
         np.maximum(change[box], _from_edge(profile, peak, 0.2), out=change[box], where=here)
     return _apply(image, change, mask)
 
 
-def effusion(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+def effusion(
+    rng: np.random.Generator, image: FloatImage, anatomy: Anatomy, *, depth_heights: Range = (0.14, 0.45)
+) -> tuple[FloatImage, Mask]:
     """Fluid at the bottom of a lung: dense below, fading towards a level that rises along the outer wall."""
     mask = np.zeros(image.shape, dtype=bool)
     change = np.zeros(image.shape, dtype=np.float32)
@@ -204,7 +239,7 @@ def effusion(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> t
         outwards = (first + last) / 2 > anatomy.middle_col
         lateral = np.clip((col - first) / (last - first), 0, 1)  # 0 medial, 1 lateral
         lateral = lateral if outwards else 1 - lateral
-        depth = rng.uniform(0.14, 0.45) * (bottom - top)
+        depth = rng.uniform(*depth_heights) * (bottom - top)
         rise = rng.uniform(0.25, 0.6) * depth
         level = bottom - depth - rise * lateral ** rng.uniform(2.0, 4.0) + 0.25 * rise
         level = level + rng.uniform(0, 0.015) * (bottom - top) * np.sin(col / anatomy.width_px * 20 + rng.uniform(0, 6))
@@ -218,7 +253,15 @@ def effusion(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> t
     return _apply(image, change, mask)
 
 
-def pneumothorax(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+def pneumothorax(
+    rng: np.random.Generator,
+    image: FloatImage,
+    anatomy: Anatomy,
+    *,
+    shrunk_to: Range = (0.62, 0.84),
+    darker_spans: Range = (0.18, 0.42),
+    line_spans: float = 0.22,
+) -> tuple[FloatImage, Mask]:
     """Air between the wall and a lung that shrank towards its root: darker, without vessels, behind a thin line."""
     lung = anatomy.lungs[int(rng.integers(len(anatomy.lungs)))]
     rows, cols = np.flatnonzero(lung.any(axis=1)), np.flatnonzero(lung.any(axis=0))
@@ -226,7 +269,7 @@ def pneumothorax(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) 
     medial = cols[0] if (cols[0] + cols[-1]) / 2 > anatomy.middle_col else cols[-1]
     # The lung shrinks towards its root at the medial side, low enough that air gathers at the top and the side.
     root = (rows[0] + rng.uniform(0.70, 0.95) * height, float(medial))
-    shrunk = rng.uniform(0.62, 0.84)
+    shrunk = rng.uniform(*shrunk_to)
     # A soft mask, shrunk, is a smooth field: above one half inside the collapsed lung, near one half on its surface.
     soft = ndimage.gaussian_filter(lung.astype(np.float32), 0.012 * anatomy.width_px, truncate=2.5)
     field = _shrink(soft, root, shrunk, shrunk + rng.uniform(-0.06, 0.08))
@@ -241,8 +284,8 @@ def pneumothorax(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) 
     mask = lung & (air | (reach & (line > 0)))
     # Darker where the air is, and over the surface of the lung a bright line.
     depth = np.clip((0.5 - field) / 0.10, 0, 1)
-    darker = np.minimum(rng.uniform(0.18, 0.42) * anatomy.span * depth, 0.6 * image)
-    change = 0.22 * anatomy.span * line - darker
+    darker = np.minimum(rng.uniform(*darker_spans) * anatomy.span * depth, 0.6 * image)
+    change = line_spans * anatomy.span * line - darker
     if anatomy.markings is not None:
         change = change - 0.85 * anatomy.markings * depth
     # Where line and air cancel out, they are drawn apart: the mask has no hole.
@@ -251,7 +294,14 @@ def pneumothorax(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) 
     return _apply(image, change, mask)
 
 
-def atelectasis(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+def atelectasis(
+    rng: np.random.Generator,
+    image: FloatImage,
+    anatomy: Anatomy,
+    *,
+    half_thick_widths: Range = (0.006, 0.020),
+    peak_spans: Range = (0.35, 0.75),
+) -> tuple[FloatImage, Mask]:
     """One to three thin plates, tilted and slightly bent, in the lower two thirds of a lung: collapsed subsegments."""
     mask = np.zeros(image.shape, dtype=bool)
     change = np.zeros(image.shape, dtype=np.float32)
@@ -263,7 +313,7 @@ def atelectasis(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -
         at = int(rng.integers(len(rows)))
         centre = (float(rows[at]), float(cols[at]))
         half_length = rng.uniform(0.10, 0.25) * anatomy.width_px
-        half_thick = max(rng.uniform(0.006, 0.020) * anatomy.width_px, 1.0)
+        half_thick = max(rng.uniform(*half_thick_widths) * anatomy.width_px, 1.0)
         box = _around(centre, 1.3 * half_length, image.shape)
         across, down = _offsets(box, centre, 1.0)
         turn = rng.uniform(-0.6, 0.6)
@@ -272,9 +322,41 @@ def atelectasis(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -
         beside = (down * np.cos(turn) - across * np.sin(turn) - bend) / half_thick
         inside = 1 - along**2 - beside**2
         here = (inside > 0) & lung[box]
-        peak = rng.uniform(0.35, 0.75) * anatomy.span
+        peak = rng.uniform(*peak_spans) * anatomy.span
         mask[box] |= here
         np.maximum(change[box], _from_edge(np.clip(inside, 0, 1), peak, 0.2), out=change[box], where=here)
+    return _apply(image, change, mask)
+
+
+def _subtle_atelectasis(rng: np.random.Generator, image: FloatImage, anatomy: Anatomy) -> tuple[FloatImage, Mask]:
+    """Thin plates, or the bottom of a lung less aerated, as where a patient does not breathe in."""
+    if rng.random() < 0.5:
+        return atelectasis(rng, image, anatomy, half_thick_widths=(0.003, 0.012), peak_spans=(0.10, 0.50))
+    return _cloudy_base(rng, image, anatomy, depth_heights=(0.10, 0.30), peak_spans=(0.15, 0.70))
+
+
+def _cloudy_base(
+    rng: np.random.Generator, image: FloatImage, anatomy: Anatomy, *, depth_heights: Range, peak_spans: Range
+) -> tuple[FloatImage, Mask]:
+    """A cloudy wedge at the bottom of a lung, highest beside the heart, with no sharp level."""
+    lung = anatomy.lungs[int(rng.integers(len(anatomy.lungs)))]
+    rows, cols = np.flatnonzero(lung.any(axis=1)), np.flatnonzero(lung.any(axis=0))
+    box = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
+    across, down = _offsets(box, (float(box[0].start), float(box[1].start)), 1.0)
+    medial = 1 - across / (cols[-1] + 1 - cols[0])
+    medial = medial if (cols[0] + cols[-1]) / 2 > anatomy.middle_col else 1 - medial
+    # The floor is the lung's own lower edge in each column, as the diaphragm is a dome; above the heart there is none.
+    height = rows[-1] + 1 - rows[0]
+    floor = np.maximum(height - np.argmax(lung[box][::-1], axis=0), 0.85 * height)
+    depth = rng.uniform(*depth_heights) * height * (0.4 + 0.9 * medial)
+    above_floor = (floor - down) / depth  # 0 on the diaphragm, 1 at the cloud's upper edge
+    field = 1 - above_floor + 0.3 * clouds(rng, above_floor.shape, 0.06 * anatomy.width_px)
+    here = (field > 0) & (above_floor >= 0) & lung[box]
+    profile = np.clip(field, 0, 1) * (0.4 + 0.6 * _thinning(lung, anatomy)[box])
+    mask = np.zeros(image.shape, dtype=bool)
+    change = np.zeros(image.shape, dtype=np.float32)
+    mask[box] = here
+    change[box] = _from_edge(profile, rng.uniform(*peak_spans) * anatomy.span, 0.05)
     return _apply(image, change, mask)
 
 
@@ -313,7 +395,21 @@ KINDS: Mapping[str, Painter] = {
     "pneumothorax": pneumothorax,
     "cardiomegaly": cardiomegaly,
 }
-"""The kinds that can be painted into any image with lungs."""
+"""The kinds that can be painted into any image with lungs, as they look when plain."""
+
+LOOKS: Mapping[Look, Mapping[str, Painter]] = {
+    "plain": KINDS,
+    "subtle": {
+        "nodule": partial(nodule, radius_widths=(0.014, 0.054), peak_spans=(0.20, 0.90)),
+        "mass": partial(mass, radius_widths=(0.054, 0.150), peak_spans=(0.25, 1.00)),
+        "atelectasis": _subtle_atelectasis,
+        "consolidation": partial(consolidation, half_axis_widths=(0.08, 0.30), peak_spans=(0.15, 0.90)),
+        "effusion": partial(effusion, depth_heights=(0.06, 0.45)),
+        "pneumothorax": partial(pneumothorax, shrunk_to=(0.70, 0.90), darker_spans=(0.08, 0.35), line_spans=0.12),
+        "cardiomegaly": cardiomegaly,
+    },
+}
+"""The same kinds by how easily they are seen: plain, to learn and to show; subtle, as in radiographs."""
 
 
 def _apply(image: FloatImage, change: FloatImage, mask: Mask) -> tuple[FloatImage, Mask]:

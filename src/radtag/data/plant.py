@@ -32,7 +32,7 @@ from radtag.anatomy import estimate_lungs
 from radtag.data import lesions, splits
 from radtag.data.files import new_folder, plain_names
 from radtag.data.healthy import healthy
-from radtag.data.lesions import KINDS, Anatomy, FloatImage, Mask, boxes_of
+from radtag.data.lesions import KINDS, LOOKS, Anatomy, FloatImage, Look, Mask, boxes_of
 from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
@@ -71,6 +71,7 @@ def plant(
     *,
     share: float = 0.5,
     kinds: Sequence[str] = DEFAULT_KINDS,
+    look: Look = "plain",
     names: Mapping[str, Sequence[str]] | None = None,
     unsure: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
@@ -99,6 +100,7 @@ def plant(
         out: a folder that does not exist yet, or is empty. It appears when all is written, not before.
         share: of the images of each split that get lesions, above 0, below 1.
         kinds: of lesion, in the order of their columns; each about as often as the others.
+        look: how easily lesions are seen, see :mod:`radtag.data.lesions`.
         names: kind -> the findings it counts as, in place of its own name; for a set that is trained on beside one
             whose findings are called otherwise (``{"consolidation": ["Pneumonia", "Infiltration"]}``).
         unsure: kind -> findings it may or may not be called by those who label; unknown where it is painted.
@@ -126,6 +128,8 @@ def plant(
     for kind in kinds:
         if kind not in KINDS:
             raise BadSetting(f"plant: no lesion {kind!r}. Use some of {', '.join(KINDS)}.")
+    if look not in LOOKS:
+        raise BadSetting(f"plant: lesions look {' or '.join(LOOKS)}, not {look!r}.")
     if not kinds or len(set(kinds)) != len(kinds):
         raise BadSetting(f"plant: kinds {list(kinds)} name none, or one twice. Use some of {', '.join(KINDS)}.")
     called = {kind: tuple((names or {}).get(kind, (kind,))) for kind in kinds}
@@ -162,6 +166,7 @@ def plant(
                     record,
                     names[record.image] + (f"~{turn + 1}" if turn else ""),  # no plain name has a tilde
                     plan[record.image, turn],
+                    look,
                     called,
                     doubted,
                     _lesion_seed(record.image, seed, turn),
@@ -200,6 +205,7 @@ def plant(
             "share": share,
             "times": times,
             "kinds": list(kinds),
+            "look": look,
             "names": {kind: list(called[kind]) for kind in kinds},
             "unsure": {kind: list(doubted[kind]) for kind in kinds if doubted[kind]},
             "dropped": [finding for finding in dataset.findings if finding not in findings],
@@ -270,6 +276,7 @@ def _plant_one(
     record: Record,
     name: str,
     planned: tuple[str, ...],
+    look: Look,
     called: Mapping[str, tuple[str, ...]],
     doubted: Mapping[str, tuple[str, ...]],
     seed: tuple[int, ...],
@@ -293,7 +300,7 @@ def _plant_one(
     anatomy = Anatomy.of(pixels, lungs) if lungs is not None else None
     if lungs is None or anatomy is None:
         return _Outcome(None, [], "its lung mask is empty" if given is not None else "no lungs were found in it")
-    painted, painted_masks = lesions.paint(np.random.default_rng(seed), pixels, anatomy, planned)
+    painted, painted_masks = lesions.paint(np.random.default_rng(seed), pixels, anatomy, planned, look=look)
     masks: dict[str, Mask] = {}
     for kind, mask in painted_masks.items():
         for finding in called[kind]:

@@ -99,7 +99,7 @@ class SeenImages:
 
     def write(self, run: Path) -> None:
         """Into a run's folder, whole or not at all."""
-        temporary = run / f"{FILE}.{os.getpid()}.tmp"
+        temporary = run / f"{FILE}.tmp"  # one name, so that what a kill leaves is written over
         with open(temporary, "wb") as stream:
             np.savez(stream, trained_on=self.trained_on, chosen_on=self.chosen_on, sizes=self.sizes)
         os.replace(temporary, run / FILE)

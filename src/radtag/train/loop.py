@@ -91,7 +91,8 @@ def finished_run(out: Path, identity: Mapping[str, Any], train_set: Dataset, val
         raise BadRun(
             f"{out} holds a finished run, and images of its data have changed or gone since. Give another --out."
         )
-    if not (out / SEEN_FILE).is_file() and os.access(out, os.W_OK):  # of a version that kept none, or taken away
+    kept = (out / SEEN_FILE).is_file()  # not by an earlier version, nor where it was taken away
+    if not kept and AcceleratorState().is_main_process and os.access(out, os.W_OK):
         note_seen(out, finished.settings, train_set, val_set)
     return finished
 
