@@ -14,6 +14,7 @@ import numpy as np
 
 import radtag
 from radtag import draw
+from radtag.data import lesions, phantom
 from radtag.data.sources import open_source
 from radtag.data.table import Dataset, Record
 from radtag.images import read_mask
@@ -22,6 +23,7 @@ from radtag.tag import Tagger
 SHOWN = ("nodule", "consolidation", "pneumothorax", "cardiomegaly")
 METHODS = ("cam", "pylon")
 SCALE = 2
+HEALTHY = 4
 
 
 def main(demo: Path) -> None:
@@ -46,6 +48,22 @@ def draw_trained(runs: Path) -> None:
     }
     chosen = [(first(dataset, finding), finding) for finding in dataset.findings]
     write(Path(__file__).parent / "images" / "phantoms.png", chosen, taggers, scale=1)
+
+
+def draw_looks() -> None:
+    """A sheet of every kind of planted lesion, plain and subtle, in the same healthy phantom."""
+    healthy = phantom.render(HEALTHY, side=192, findings=())
+    image = healthy.pixels.astype(np.float32) / 255
+    anatomy = lesions.Anatomy.of(image, healthy.lungs)
+    assert anatomy is not None
+    cells = []
+    for kind in lesions.KINDS:
+        for look in lesions.LOOKS:
+            painted, mask = lesions.LOOKS[look][kind](np.random.default_rng(3), image, anatomy)
+            cells.append(draw.labelled(draw.gray(painted), [f"{look}: {kind}"]))
+            outlined = draw.outline(draw.gray(painted), mask, colour=draw.TRUE)
+            cells.append(draw.labelled(outlined, ["its mask"]))
+    draw.write_picture(Path(__file__).parent / "images" / "planted.jpg", draw.sheet(cells, columns=4))
 
 
 def first(dataset: Dataset, finding: str) -> Record:
@@ -79,6 +97,7 @@ def large(array: np.ndarray, scale: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    draw_looks()
     main(Path(sys.argv[1]))
     if len(sys.argv) > 2:
         draw_trained(Path(sys.argv[2]))
