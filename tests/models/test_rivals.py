@@ -318,7 +318,7 @@ def test_a_head_can_start_at_the_findings_frequencies(method):
     model = small(method, **({"dropout": 0.0} if method == "deeplabv3plus" else {}))
     labels = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 0.0]] * 57)
     images = torch.randn(6, 1, 64, 64)
-    classify._start_at_prior(model, images, labels, torch.tensor([True, True]))
+    classify._start_at_prior(model, images, labels, {"head": torch.tensor([True, True])})
     frequency = torch.tensor([3.5 / 61, 0.5 / 61])
     torch.testing.assert_close(model.train()(images).logits.mean(dim=0), frequency.logit(), atol=2e-3, rtol=0)
 

@@ -359,11 +359,11 @@ def test_a_head_can_start_at_the_findings_frequencies():
     model = build("pylon", 2, BackboneOptions(name="test_resnet", weights="none"), {})
     labels = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, NAN]] * 5)
     images = torch.randn(6, 1, 64, 64)
-    classify._start_at_prior(model, images, labels, torch.tensor([True, True]))
+    classify._start_at_prior(model, images, labels, {"head": torch.tensor([True, True])})
     frequency = torch.tensor([3.5 / 9, 0.5 / 4])
     torch.testing.assert_close(model.train()(images).logits.mean(dim=0), frequency.logit(), atol=1e-5, rtol=0)
     kept = model.head.weight[0].clone(), model.head.bias[0].clone()
-    classify._start_at_prior(model, images, labels, torch.tensor([False, True]))
+    classify._start_at_prior(model, images, labels, {"head": torch.tensor([False, True])})
     assert torch.equal(model.head.weight[0], kept[0]), "a finding whose head is not fresh is left alone"
     assert torch.equal(model.head.bias[0], kept[1])
 
@@ -376,10 +376,43 @@ def test_a_further_run_takes_the_head_of_each_finding_by_its_name(runs):
     model = build(settings.method, len(findings), settings.backbone, settings.options)
     drawn = model.head.weight[0].clone()
     _, fresh = classify._first_weights(model, settings, findings)
-    assert fresh.tolist() == [True, False]
+    assert {head: new.tolist() for head, new in fresh.items()} == {"head": [True, False]}
     assert torch.equal(model.head.weight[1], given["head.weight"][-1])
     assert torch.equal(model.head.bias[1], given["head.bias"][-1])
     assert torch.equal(model.head.weight[0], drawn)
+
+
+def test_a_side_head_is_trained_beside_the_map(squares, tmp_path):
+    """From a run without one, whose head it takes; a further run takes both heads, each finding's by its name."""
+    first = quietly(squares, tmp_path / "first", method="pylon", options={}, epochs=1)
+    more = {"start_from": str(first.path), "options": {"side_head": True}, "head_start": "prior"}
+    run = quietly(squares, tmp_path / "side", method="pylon", epochs=1, **more)
+    model = run.build_model().eval()
+    images = torch.randn(2, run.settings.backbone.channels, 64, 64)
+    output = model(images)
+    from_map, beside = output.heads
+    torch.testing.assert_close(from_map, model.image_logits(output.maps))
+    torch.testing.assert_close(output.logits, (from_map + beside) / 2)
+    drawn = build("pylon", len(run.findings), run.settings.backbone, run.settings.options)
+    _, fresh = classify._first_weights(
+        drawn, run.settings.model_copy(update={"start_from": str(run.path)}), run.findings[::-1]
+    )
+    assert not fresh["head"].any()
+    assert not fresh["side_head"].any()
+    torch.testing.assert_close(drawn.side_head.weight.flip(0), model.side_head.weight)
+    before = first.build_model().eval()(images).maps
+    assert not torch.equal(output.maps, before), "training moved the map too"
+
+
+def test_both_heads_start_at_the_findings_frequencies():
+    torch.manual_seed(0)
+    model = build("pylon", 2, BackboneOptions(name="test_resnet", weights="none"), {"side_head": True})
+    labels = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, NAN]] * 5)
+    images = torch.randn(6, 1, 64, 64)
+    everything = torch.tensor([True, True])
+    classify._start_at_prior(model, images, labels, {"head": everything, "side_head": everything})
+    for logits in model.train()(images).heads:
+        torch.testing.assert_close(logits.mean(dim=0), torch.tensor([3.5 / 9, 0.5 / 4]).logit(), atol=1e-5, rtol=0)
 
 
 def test_a_finding_that_was_not_learned_is_named():

@@ -138,6 +138,6 @@ def _alike(plain: Output, cheaper: Output) -> bool:
     """Whether two outputs differ by rounding alone; what one method gives and another does not is passed over."""
     return all(
         bool((one - other).abs().max() <= TOLERANCE * one.abs().max().clamp(min=1))
-        for one, other in zip(plain, cheaper, strict=True)
+        for one, other in zip((*plain[:3], *plain.heads), (*cheaper[:3], *cheaper.heads), strict=True)
         if one is not None and other is not None
     )

@@ -19,11 +19,15 @@ class Output(NamedTuple):
 
     A method that changes the image has ``changes`` as well, of the maps' shape: what it takes away, signed, in units of
     the image's range. Its maps are the amounts |changes| (0-1), not logits.
+
+    A network with several heads has their logits in ``heads``, of the shape of ``logits``, which is their mean; each is
+    trained on the labels.
     """
 
     logits: Tensor
     maps: Tensor
     changes: Tensor | None = None
+    heads: tuple[Tensor, ...] = ()
 
 
 def pool(

@@ -9,7 +9,9 @@ logit.
 
 What differs from the authors' code: the attention pyramid is resized to the finer level's size and pooled in ceil mode,
 instead of scaled by a fixed 2, so that any side that is a multiple of 32 works; at 256 px the numbers are the same.
-The pooling can be changed; the paper's is max.
+The pooling can be changed; the paper's is max. A second head can be had (``side_head``), as in deeply supervised nets
+(Lee et al., AISTATS 2015): a CAM with average pooling on the coarsest feature. A map's strongest cells know where, and
+the mean over a whole image knows better whether; the image's logit is then the mean of both.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ class PylonOptions(BaseModel):
         decoder_channels: channels of every decoder feature.
         pool: how a map becomes an image's logit; the paper's is "max".
         sharpness: r of the "lse" pooling.
+        side_head: train a CAM with average pooling on the backbone's coarsest feature beside the map, for the score;
+            the map is the decoder's alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +45,7 @@ class PylonOptions(BaseModel):
     decoder_channels: int = Field(default=128, ge=1)
     pool: Pooling = "max"
     sharpness: float = Field(default=10.0, gt=0)
+    side_head: bool = False
 
 
 class Pylon(nn.Module):
@@ -66,10 +71,13 @@ class Pylon(nn.Module):
         self.up8 = Up(finer[1], width, options.up)
         self.up4 = Up(finer[0], width, options.up)
         self.head = nn.Conv2d(width, findings, kernel_size=1)
+        self.side_head = nn.Conv2d(coarsest, findings, kernel_size=1) if options.side_head else None
         for part in (self.attention, self.up16, self.up8, self.up4):
             part.apply(_initialise)
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        for head in (self.head, self.side_head):
+            if head is not None:
+                nn.init.xavier_uniform_(head.weight)
+                nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Float[Tensor, "batch channel row col"]) -> Output:
         """Normalised images -> logits (batch, finding) and maps (batch, finding, row / 4, col / 4)."""
@@ -79,7 +87,11 @@ class Pylon(nn.Module):
         x = self.up8(at8, x)
         x = self.up4(at4, x)
         maps = self.head(x).float()  # the loss is taken in float32 whatever the precision above
-        return Output(self.image_logits(maps), maps)
+        logits = self.image_logits(maps)
+        if self.side_head is None:
+            return Output(logits, maps)
+        beside = pool(self.side_head(at32).float(), "avg")
+        return Output((logits + beside) / 2, maps, heads=(logits, beside))
 
     def image_logits(self, maps: Float[Tensor, "batch finding row col"]) -> Float[Tensor, "batch finding"]:
         """Logits of images from their maps of logits."""

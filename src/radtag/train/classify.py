@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +111,10 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     mean, sd = mean_and_sd(settings, _expected(settings))
 
     model = model.to(device)
-    if settings.head_start == "prior" and fresh.any():
+    if settings.head_start == "prior" and any(new.any() for new in fresh.values()):
         first = torch.from_numpy(val_pixels[:32]).to(device).float() / 255
         inputs = normalise(first, mean, sd, settings.backbone.channels)
-        _start_at_prior(model, inputs, labels.to(device), fresh.to(device))
+        _start_at_prior(model, inputs, labels.to(device), {head: new.to(device) for head, new in fresh.items()})
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
     optimiser = _optimiser(model, settings)
     wrapped, optimiser = accelerator.prepare(model, optimiser)
@@ -161,7 +161,9 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
                 for group in optimiser.param_groups:
                     group["lr"] = schedule.rate(epoch * batches + step) * group["share"]
                 output = wrapped(normalise(images, mean, sd, settings.backbone.channels))
-                loss = masked_bce(output.logits, target, positive_weight, settings.label_smoothing)
+                heads = output.heads or (output.logits,)
+                losses = [masked_bce(one, target, positive_weight, settings.label_smoothing) for one in heads]
+                loss = torch.stack(losses).mean()
                 # DDP averages gradients over processes; what is wanted is the mean over all known labels of the batch.
                 known = (~target.isnan()).sum()
                 share = world * known / accelerator.reduce(known.clone(), reduction="sum").clamp(min=1)
@@ -317,9 +319,12 @@ def _refuse_unlabelled(train_set: Dataset, val_set: Dataset, settings: TrainSett
         )
 
 
-def _first_weights(model: nn.Module, settings: TrainSettings, findings: tuple[str, ...]) -> tuple[str, Tensor]:
-    """Fill the network; where from, and for which findings the head is still random (finding,)."""
-    fresh = torch.ones(len(findings), dtype=torch.bool)
+def _first_weights(
+    model: nn.Module, settings: TrainSettings, findings: tuple[str, ...]
+) -> tuple[str, dict[str, Tensor]]:
+    """Fill the network; where from, and for which findings each head is still random (finding,)."""
+    heads = [name for name in ("head", "side_head") if isinstance(getattr(model, name, None), nn.Conv2d)]
+    fresh = {head: torch.ones(len(findings), dtype=torch.bool) for head in heads}
     if settings.start_from is None:
         return load_weights(model.backbone, settings.backbone), fresh  # type: ignore[arg-type]
     source = Run.load(settings.start_from)
@@ -334,21 +339,29 @@ def _first_weights(model: nn.Module, settings: TrainSettings, findings: tuple[st
             f"{settings.start_from} does not fit {ours.name} with {ours.channels} channel(s) ({lacking[0]}); "
             f"it is a {theirs.name} with {theirs.channels}. Choose that backbone."
         )
-    # The head is taken finding by finding, by name: two runs seldom know the same ones in the same order.
-    for name in ("head.weight", "head.bias"):
-        fitting.pop(name, None)
-    if given["head.weight"].shape[1:] == own["head.weight"].shape[1:]:
-        for at, finding in enumerate(findings):
-            if finding in source.findings:
-                theirs_at = source.findings.index(finding)
-                own["head.weight"][at], own["head.bias"][at] = (
-                    given["head.weight"][theirs_at],
-                    given["head.bias"][theirs_at],
-                )
-                fresh[at] = False
+    for head in fresh:
+        for name in (f"{head}.weight", f"{head}.bias"):
+            fitting.pop(name, None)
+        fresh[head] = ~_take_head(own, given, head, findings, source.findings)
     model.load_state_dict({**own, **fitting})
-    taken = f"{len(fitting)} of {len(own) - 2} tensors and the head of {int((~fresh).sum())} findings"
+    count = sum(not name.startswith(tuple(fresh)) for name in own)
+    taken = f"{len(fitting)} of {count} tensors and the head of {int((~fresh['head']).sum())} findings"
     return f"run {source.path.name} ({taken}), itself from {source.card.get('weights_from')}", fresh
+
+
+def _take_head(
+    own: dict[str, Tensor], given: Mapping[str, Tensor], head: str, findings: Sequence[str], theirs: Sequence[str]
+) -> Tensor:
+    """Takes a head finding by finding, by name: two runs seldom know the same ones in the same order; which it had."""
+    weight, bias = f"{head}.weight", f"{head}.bias"
+    known = torch.zeros(len(findings), dtype=torch.bool)
+    if weight in given and given[weight].shape[1:] == own[weight].shape[1:]:
+        for at, finding in enumerate(findings):
+            if finding in theirs:
+                own[weight][at] = given[weight][theirs.index(finding)]
+                own[bias][at] = given[bias][theirs.index(finding)]
+                known[at] = True
+    return known
 
 
 def _expected(settings: TrainSettings) -> tuple[float, float]:
@@ -360,15 +373,15 @@ def _expected(settings: TrainSettings) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def _start_at_prior(model: nn.Module, images: Tensor, labels: Tensor, fresh: Tensor) -> None:
-    """For fresh findings, a tenth of the head's weights, and a bias at which the mean logit is the log-odds."""
-    head: nn.Conv2d = model.head  # type: ignore[assignment]
-    assert head.bias is not None
-    head.weight[fresh] *= 0.1
+def _start_at_prior(model: nn.Module, images: Tensor, labels: Tensor, fresh: Mapping[str, Tensor]) -> None:
+    """For fresh findings, a tenth of a head's weights, and a bias at which its mean logit is the log-odds."""
+    for name, new in fresh.items():
+        getattr(model, name).weight[new] *= 0.1
     positive, known = (labels == 1).sum(dim=0), (~labels.isnan()).sum(dim=0)
     log_odds = ((positive + 0.5) / (known + 1)).logit()
     output = model.train()(images)
-    shift = log_odds - output.logits.mean(dim=0)
+    logits, *beside = output.heads or (output.logits,)
+    shift = log_odds - logits.mean(dim=0)
     # A maximum and a mean move as the bias does. A pooling that does not is approached; half a step does not run away.
     for _ in range(50):
         pooled = model.image_logits(output.maps + shift[:, None, None])  # type: ignore[operator]
@@ -376,7 +389,9 @@ def _start_at_prior(model: nn.Module, images: Tensor, labels: Tensor, fresh: Ten
         if missing.abs().max() < 1e-3:
             break
         shift = shift + missing / 2
-    head.bias += shift * fresh
+    model.head.bias += shift * fresh["head"]  # type: ignore[union-attr,operator]
+    for one in beside:
+        model.side_head.bias += (log_odds - one.mean(dim=0)) * fresh["side_head"]  # type: ignore[union-attr,operator]
 
 
 def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
