@@ -262,6 +262,10 @@ def data_plant(
             "--unsure", metavar="KIND=FINDING", help="A finding that is unknown where this kind is painted; repeat."
         ),
     ] = None,
+    into: Annotated[
+        Literal["healthy", "any"],
+        typer.Option("--into", help="any: ill images too, which keep their labels, to train on beside the images."),
+    ] = "healthy",
     look: Annotated[
         Literal["plain", "subtle"],
         typer.Option("--look", help="How easily lesions are seen: plain, or subtle, as many are in radiographs."),
@@ -318,6 +322,7 @@ def data_plant(
         share=share,
         kinds=kind or DEFAULT_KINDS,
         look=look,
+        into=into,
         names=_findings_of(name or [], "--name"),
         unsure=_findings_of(unsure or [], "--unsure"),
         seed=seed,

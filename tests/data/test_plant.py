@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,11 +221,45 @@ def test_subtle_lesions_are_fainter_and_nodules_smaller(normals: Dataset, tmp_pa
     assert area["subtle"] < 0.6 * area["plain"]
 
 
+def test_images_of_any_kind_keep_their_labels_beside_what_is_painted(normals: Dataset, tmp_path: Path):
+    """Every other image has a mass of its own, and nobody knows of its oedema."""
+    ill = {record.image for record in normals.records[::2]}
+    records = (replace(r, labels=(1.0, math.nan) if r.image in ill else (0.0, 0.0)) for r in normals.records)
+    table = plant(
+        replace(normals, records=tuple(records)),
+        tmp_path / "out",
+        kinds=("mass", "nodule"),
+        unsure={"nodule": ("oedema",)},
+        share=0.9,
+        into="any",
+        progress=False,
+    )
+    about = json.loads((table.parent / "about.json").read_text())
+    rows = _rows(table)
+    assert (about["into"], about["images"]) == ("any", len(normals))
+    assert about["planted"] == pytest.approx(0.9 * len(normals), abs=2), "by the lesions, not by the labels"
+    assert {row["attr:original"] for row in rows} == {record.image for record in normals.records}
+    boxed = {(row["image"], row["finding"]) for row in csv.DictReader((table.parent / "boxes.csv").open())}
+    seen = set()
+    for row in rows:
+        is_ill = row["attr:original"] in ill
+        with_nodule, with_mass = row["nodule"] == "1", row["mass"] == "1"
+        assert row["nodule"] in ("1", ""), "the source does not say who has none"
+        assert row["mass"] == "1" if is_ill else row["mass"] in ("0", "1")
+        assert row["oedema"] == ("" if is_ill or with_nodule else "0")
+        assert bool(row["mask:mass"]) == (with_mass and not is_ill), "one's own mass is not outlined"
+        assert ((row["image"], "mass") in boxed) == bool(row["mask:mass"])
+        assert not row["mask:nodule"], "there may be others"
+        seen.add((is_ill, with_nodule, with_mass))
+    assert {(True, True, True), (False, True, False), (False, False, True)} <= seen
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"share": 1.0}, "share 1.0 leaves no healthy"),
         ({"kinds": ("nodule", "fracture")}, "no lesion 'fracture'. Use some of nodule"),
+        ({"into": "ill"}, "into healthy or any images, not 'ill'"),
         ({"look": "faint"}, "lesions look plain or subtle, not 'faint'"),
         ({"kinds": ()}, "name none, or one twice"),
         ({"limit": 1}, "limit 1 is too few"),

@@ -204,6 +204,7 @@ class Plant(_Table):
         share: of them that get lesions.
         kinds: of lesion.
         look: how easily they are seen, "plain" or "subtle".
+        into: "healthy" images, or "any".
         names: kind -> the findings it counts as.
         unsure: kind -> findings that are unknown where it is painted.
         normal: the finding that means healthy.
@@ -221,6 +222,7 @@ class Plant(_Table):
     share: float = Field(default=0.5, gt=0, lt=1)
     kinds: tuple[str, ...] = ("nodule", "consolidation", "effusion", "pneumothorax")
     look: Look = "plain"
+    into: Literal["healthy", "any"] = "healthy"
     names: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     unsure: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     normal: str | None = None

@@ -345,7 +345,10 @@ class _Worker:
         plant(
             dataset,
             folder,
-            **{key: filled[key] for key in ("share", "kinds", "look", "names", "unsure", "normal", "limit", "times")},
+            **{
+                key: filled[key]
+                for key in ("share", "kinds", "look", "into", "names", "unsure", "normal", "limit", "times")
+            },
             find_lungs=Outliner(filled["lungs"], LUNGS) if filled["lungs"] else None,
             seed=int(filled["seed"]),
         )

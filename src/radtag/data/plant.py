@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from PIL import Image as Pillow
@@ -43,6 +44,7 @@ VERSION = 2
 """Raised with every change that moves a pixel of a planted lesion."""
 
 DEFAULT_KINDS = ("nodule", "consolidation", "effusion", "pneumothorax")
+Into = Literal["healthy", "any"]
 SECOND_KIND = 0.35
 """Share of planted images that get two kinds instead of one."""
 
@@ -63,6 +65,7 @@ class _Outcome:
     row: dict[str, object] | None  # None: left out
     boxes: list[tuple[str, str, float, float, float, float]]
     cause: str  # why it was left out, or how its lungs were found
+    painted: bool = False
 
 
 def plant(
@@ -72,6 +75,7 @@ def plant(
     share: float = 0.5,
     kinds: Sequence[str] = DEFAULT_KINDS,
     look: Look = "plain",
+    into: Into = "healthy",
     names: Mapping[str, Sequence[str]] | None = None,
     unsure: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
@@ -101,6 +105,9 @@ def plant(
         share: of the images of each split that get lesions, above 0, below 1.
         kinds: of lesion, in the order of their columns; each about as often as the others.
         look: how easily lesions are seen, see :mod:`radtag.data.lesions`.
+        into: "healthy" images, to measure localisation and to train; or "any", to train on beside the images as they
+            are. Their own findings then keep their labels, and what is painted has no mask where it was there before,
+            or may have been, since that is not outlined.
         names: kind -> the findings it counts as, in place of its own name; for a set that is trained on beside one
             whose findings are called otherwise (``{"consolidation": ["Pneumonia", "Infiltration"]}``).
         unsure: kind -> findings it may or may not be called by those who label; unknown where it is painted.
@@ -128,6 +135,8 @@ def plant(
     for kind in kinds:
         if kind not in KINDS:
             raise BadSetting(f"plant: no lesion {kind!r}. Use some of {', '.join(KINDS)}.")
+    if into not in get_args(Into):
+        raise BadSetting(f"plant: lesions are planted into {' or '.join(get_args(Into))} images, not {into!r}.")
     if look not in LOOKS:
         raise BadSetting(f"plant: lesions look {' or '.join(LOOKS)}, not {look!r}.")
     if not kinds or len(set(kinds)) != len(kinds):
@@ -137,14 +146,15 @@ def plant(
     for kind in (*(names or {}), *(unsure or {})):
         if kind not in kinds:
             raise BadSetting(f"plant: {kind!r} is named but not painted. Painted are {', '.join(kinds)}.")
-    findings = tuple(dict.fromkeys(name for kind in kinds for name in (*called[kind], *doubted[kind])))
+    painted = dict.fromkeys(name for kind in kinds for name in (*called[kind], *doubted[kind]))
+    findings = tuple(dict.fromkeys((*(dataset.findings if into == "any" else ()), *painted)))
     if limit is not None and limit < 2:
         raise BadSetting(f"plant: limit {limit} is too few to plant lesions in some. Use a number from 2.")
     if times < 1:
         raise BadSetting(f"plant: times {times} plants nothing. Use 1 or more.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadSetting(f"{out} exists and is not empty. Name a new folder, or empty that one.")
-    chosen = healthy(dataset, normal=normal)
+    chosen = healthy(dataset, normal=normal) if into == "healthy" else dataset
     if limit is not None and limit < len(chosen):
         drawn = np.random.default_rng((seed, 1)).permutation(len(chosen))[:limit]
         chosen = replace(chosen, records=tuple(chosen.records[i] for i in sorted(drawn.tolist())))
@@ -165,6 +175,7 @@ def plant(
                     _plant_one,
                     record,
                     names[record.image] + (f"~{turn + 1}" if turn else ""),  # no plain name has a tilde
+                    _labels_before(record, dataset.findings, findings, into),
                     plan[record.image, turn],
                     look,
                     called,
@@ -185,9 +196,10 @@ def plant(
             if outcome.row is None and turn == 0
         ]
         if len(left_out) > len(chosen) / 2:
+            into_what = "healthy images" if into == "healthy" else "images"
             first = left_out[0]
             raise BadData(
-                f"{dataset.name}: {len(left_out)} of {len(chosen)} healthy images cannot be planted; {first['image']}: "
+                f"{dataset.name}: {len(left_out)} of {len(chosen)} {into_what} cannot be planted; {first['image']}: "
                 f"{first['cause']}. Give lung masks, or use upright frontal chest X-rays."
             )
         columns = ["image", "patient", "split", *findings, "lungs", *(f"mask:{finding}" for finding in findings)]
@@ -206,12 +218,13 @@ def plant(
             "times": times,
             "kinds": list(kinds),
             "look": look,
+            "into": into,
             "names": {kind: list(called[kind]) for kind in kinds},
             "unsure": {kind: list(doubted[kind]) for kind in kinds if doubted[kind]},
             "dropped": [finding for finding in dataset.findings if finding not in findings],
-            "healthy_images": len(chosen),
+            "healthy_images" if into == "healthy" else "images": len(chosen),
             "written": len(rows),
-            "planted": sum(any(row[finding] == 1 for finding in findings) for row in rows),
+            "planted": sum(outcome.painted for outcome in outcomes),
             "images_with": {finding: sum(row[finding] == 1 for row in rows) for finding in findings},
             "splits": dict(Counter(str(row["split"]) for row in rows)),
             "lungs": dict(Counter(str(row["attr:lungs"]) for row in rows)),
@@ -269,12 +282,20 @@ def _bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+def _labels_before(record: Record, known: Sequence[str], findings: Sequence[str], into: Into) -> dict[str, float]:
+    """What an image has of the findings of the new table before anything is painted; NaN = unknown."""
+    if into == "healthy":
+        return dict.fromkeys(findings, 0.0)
+    return dict.fromkeys(findings, math.nan) | dict(zip(known, record.labels, strict=True))
+
+
 _PAINTING_ORDER = ("pneumothorax", "cardiomegaly", "effusion", "consolidation", "atelectasis", "mass", "nodule")
 
 
 def _plant_one(
     record: Record,
     name: str,
+    before: Mapping[str, float],
     planned: tuple[str, ...],
     look: Look,
     called: Mapping[str, tuple[str, ...]],
@@ -306,22 +327,25 @@ def _plant_one(
         for finding in called[kind]:
             masks[finding] = masks[finding] | mask if finding in masks else mask
     in_doubt = {finding for kind in painted_masks for finding in doubted[kind]}
-    findings = dict.fromkeys(name for kind in called for name in (*called[kind], *doubted[kind]))
 
     levels, depth = _depth(pixels)
     image = f"images/{name}.png"
     row: dict[str, object] = {"image": image, "patient": record.patient, "split": record.split}
-    row |= {finding: 1 if finding in masks else "" if finding in in_doubt else 0 for finding in findings}
+    for finding, label in before.items():
+        unknown = math.isnan(label) or (finding in in_doubt and label == 0)
+        row[finding] = 1 if finding in masks else "" if unknown else int(label)
     row |= {"lungs": f"lungs/{name}.png", "attr:original": record.image}
     row["attr:lungs"] = known_by
     Pillow.fromarray(np.rint(painted.astype(np.float64) * levels).astype(depth)).save(folder / image, compress_level=1)
     Pillow.fromarray(lungs).save(folder / str(row["lungs"]))
     boxes = []
     for finding, mask in masks.items():
+        if before[finding] != 0:  # what was there, or may have been, is not in the mask
+            continue
         row[f"mask:{finding}"] = f"masks/{finding}/{name}.png"
         Pillow.fromarray(mask).save(folder / f"masks/{finding}/{name}.png")
         boxes += [(image, finding, *box) for box in boxes_of(mask)]
-    return _Outcome(row, boxes, "")
+    return _Outcome(row, boxes, "", painted=bool(painted_masks))
 
 
 def _depth(pixels: FloatImage) -> tuple[int, type[np.uint8] | type[np.uint16]]:
