@@ -122,9 +122,8 @@ def checked(by: Sequence[str], dataset: Dataset) -> list[By]:
 
 
 def values_of(dataset: Dataset, by: Sequence[By]) -> dict[str, dict[str, str]]:
-    """The columns that images are grouped by, with each image's value; "size" is of lesions, and none of them."""
-    columns = dict.fromkeys(one.column for one in by if one.column != "size")
-    return {name: {record.image: _value(record, name) for record in dataset.records} for name in columns}
+    """The columns that images are grouped by, with each image's value."""
+    return {name: {record.image: _value(record, name) for record in dataset.records} for name in values_needed(by)}
 
 
 def write_values(folder: Path, values: Values) -> None:
@@ -137,12 +136,28 @@ def write_values(folder: Path, values: Values) -> None:
     write_csv(folder / FILE, ["image", *values], rows)
 
 
-def read_values(folder: Path) -> dict[str, dict[str, str]]:
-    """What :func:`write_values` wrote; nothing where there is no such file.
+def read_values(folder: Path, by: Sequence[By] = ()) -> dict[str, dict[str, str]]:
+    """What :func:`write_values` wrote; nothing where there is no such file and nothing that needs it.
 
     Raises:
-        BadData: a damaged file.
+        BadData: a damaged file, or one without a column to group by.
     """
+    values = _read_values(folder)
+    for column in values_needed(by):
+        if column not in values:
+            raise BadData(
+                f"{folder / FILE} is missing or has no column {column}, which the evaluation is grouped by."
+                f" Write it again with radtag evaluate --by {column} --overwrite."
+            )
+    return values
+
+
+def values_needed(by: Sequence[By]) -> list[str]:
+    """The columns whose values ``groups.csv`` keeps; "size" is of lesions, and none of them."""
+    return list(dict.fromkeys(one.column for one in by if one.column != "size"))
+
+
+def _read_values(folder: Path) -> dict[str, dict[str, str]]:
     if not (folder / FILE).is_file():
         return {}
     with (folder / FILE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -15,6 +15,7 @@ import pytest
 
 from radtag import faithfulness, groups
 from radtag.benchmark.ranking import Entrant, rank
+from radtag.errors import BadData
 from radtag.metrics import significance
 from radtag.metrics.perturbation import PerturbationCurve
 from radtag.pairs import PairTable
@@ -233,6 +234,17 @@ def test_intervals_of_groups_are_those_of_an_evaluation(entrant: Callable[..., E
             assert mine["findings"][scope]["pointing"] == theirs["parts"][group]["findings"][scope]["pointing"]
             assert mine["gap"]["findings"][scope]["pointing"] == theirs["gaps"][group]["findings"][scope]["pointing"]
         assert mine["gap"]["total"]["pointing"] == theirs["gaps"][group]["macro"]["pointing"]
+
+
+def test_groups_whose_values_were_deleted_are_missed_by_name(entrant: Callable[..., Entrant]):
+    one = entrant("one", hits(20, 10), by=["sex", "size"])
+    (one.folders[0] / "groups.csv").unlink()
+    message = r"0.evaluation.groups\.csv is missing or has no column sex.* --by sex --overwrite\.$"
+    with pytest.raises(BadData, match=message):
+        rank([one], ["pointing"], bootstraps=20)
+    (one.folders[0] / "groups.csv").write_text("image,age\n")
+    with pytest.raises(BadData, match=message):
+        rank([one], ["pointing"], bootstraps=20)
 
 
 def test_lesions_of_a_size_are_a_group(entrant: Callable[..., Entrant]):

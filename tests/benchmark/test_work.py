@@ -290,6 +290,15 @@ def test_groups_of_folds_are_pooled(tmp_path: Path, data: Path):
     assert benchmark(read_plan(file), console=Console(quiet=True)).ok
     assert len((pooled / "groups.csv").read_text().splitlines()) == 17
 
+    # A cell whose pairs or groups were deleted is evaluated again.
+    cell = tmp_path / "out/cells/squares/CAM_mirrored/fold0-seed0/evaluation"
+    for name in ("groups.csv", "pairs.csv"):
+        text = (cell / name).read_text()
+        (cell / name).unlink()
+        assert states(read_plan(file))[2].state == "trained"
+        assert benchmark(read_plan(file), console=Console(quiet=True)).ok
+        assert (cell / name).read_text() == text
+
     # Asked for no more, the cells were made otherwise.
     file.write_text(file.read_text().replace('by = ["sex", "size"]', ""))
     assert (

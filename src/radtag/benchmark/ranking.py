@@ -313,9 +313,10 @@ def _by_group(
     first, methods = tables[0], max(owner for owner, _ in places) + 1
     about: dict[str, Any] = {}
     numbers: list[dict[str, Any]] = [{} for _ in range(methods)]
-    asked = [text for text in abouts[0].get("by", []) if all(text in one.get("by", []) for one in abouts)]
-    values = groups.read_values(places[0][1]) if asked else {}
-    for by in map(groups.By.parse, asked):
+    shared = [text for text in abouts[0].get("by", []) if all(text in one.get("by", []) for one in abouts)]
+    asked = [groups.By.parse(text) for text in shared]
+    values = groups.read_values(places[0][1], asked)
+    for by in asked:
         found = groups.divided(first, values, by)
         wanted = [key for key in metrics if key in by.metrics]
         resampling = Resampling(first["patient"].tolist(), replicates=draws, seed=0)

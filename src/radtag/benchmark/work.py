@@ -40,7 +40,8 @@ from radtag.data.splits import from_file_for
 from radtag.data.table import LUNGS, Dataset
 from radtag.errors import BadRun, BadSetting, RadtagError
 from radtag.evaluate import evaluate
-from radtag.groups import checked
+from radtag.groups import FILE as GROUPS
+from radtag.groups import By, checked, values_needed
 from radtag.models import GAMES
 from radtag.propose import propose
 from radtag.report.page import replace_text
@@ -456,7 +457,9 @@ def _scoring(plan: Plan, cell: Cell) -> dict[str, Any]:
 def _is_done(plan: Plan, cell: Cell) -> bool:
     """Whether it was evaluated, as the file says now; where it says otherwise, an attempt will say how."""
     folder = plan.folder(cell)
-    if not (folder / "evaluation" / "metrics.json").is_file() or not (folder / "evaluation" / "report.html").is_file():
+    files = ["metrics.json", "report.html", "pairs.csv"]
+    files += [GROUPS] if values_needed([By.parse(text) for text in cell.source.by]) else []
+    if not all((folder / "evaluation" / name).is_file() for name in files):
         return False
     asked = _text(folder / "cell.json")
     return bool(asked) and json.loads(asked) == _as_read(_scoring(plan, cell))
