@@ -163,7 +163,7 @@ def test_every_finding_and_value(folder: Path) -> None:
         "Research use only",
         "drawn &lt;set&gt;",
         "a &lt;note&gt; of the source",
-        "12\u2009345",
+        "12\u202f345",
         "note of the calibration",
     ):
         assert words in text
@@ -320,7 +320,17 @@ def test_words_for_numbers() -> None:
     assert (figure(-0.0012, "±%"), figure(0.00001, "±%")) == ("−0.12", "0.00")
     assert span(-0.1, 0.2, "±") == "−0.100 to +0.200"
     assert span(0.01, 0.2, "%") == "1.00–20.0 %"
-    assert thousands(1234567) == "1\u2009234\u2009567"
+    assert thousands(1234567) == "1\u202f234\u202f567"
+
+
+def test_a_number_against_its_cost_has_its_words_on_the_page_and_no_share_below_0() -> None:
+    for value in (0.0, 0.9925):
+        shares = np.full(2, value), np.full(2, value), np.full(2, value + 0.001 * (value > 0))
+        svg = plots.against_cost(["a", "b"], *shares, [("minutes", np.array([3.0, 5.0]))] * 2, "Pointing accuracy")
+        upright = re.findall(r'x="(-?[0-9.]+)"[^>]*rotate\(-90[^>]*>Pointing accuracy', svg)
+        assert len(upright) == 2
+        assert float(upright[0]) > 8  # the height of its letters
+        assert "\u2212" not in svg
 
 
 @pytest.mark.browser

@@ -415,7 +415,7 @@ def plots(table: PairTable, result: Mapping[str, Any]) -> dict[str, list[Plot]]:
         low, high = (np.array([one[side] for one in of["froc"]], dtype=np.float64) for side in ("low", "high"))
         lines = [(one.false_per_image, one.sensitivity) for one in (case.of(number) for case in cases.values())]
         images = int(np.count_nonzero(cases["froc"].finding == number))
-        said = f"{counted(lesions, 'true box[es]', ',')} in {counted(images, 'image[s]', ',')}"
+        said = f"{thousands(lesions)} true box{'es' * (lesions != 1)} in {thousands(images)} image{'s' * (images != 1)}"
         drawn.setdefault("detections", []).append(
             Plot(finding, said, froc_plot(lines, points["false_per_image"], low, high, finding))
         )

@@ -135,8 +135,8 @@ def _digits(value: float, unit: str) -> str:
 
 
 def thousands(value: float | None) -> str:
-    """A count with thin spaces between its thousands."""
-    return "–" if value is None else f"{int(value):,}".replace(",", "\u2009")
+    """A count with thin spaces between its thousands, at which no line breaks."""
+    return "–" if value is None else f"{int(value):,}".replace(",", "\u202f")
 
 
 def write_report(

@@ -281,7 +281,7 @@ def against_cost(
         costs: of each panel the axis' words, and (method,) values; NaN = unknown.
         title: the words of the upright axis.
     """
-    figure, axes = _figure(len(costs), 3.6 * len(costs), 2.9)
+    figure, axes = _figure(len(costs), 3.6 * len(costs), 2.9, left=0.2)  # there is room for 0.9925
     for axis, (words, cost) in zip(axes, costs, strict=True):
         known = ~np.isnan(cost)
         for number in np.flatnonzero(known).tolist():
@@ -302,6 +302,8 @@ def against_cost(
         elif len(own):
             axis.set_xlim(0, own.max() * 1.15 if own.max() > 0 else 1)
         axis.set(xlabel=words, ylabel=title)
+        if not (low < 0).any():
+            axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
         axis.grid(color=_FAINT, linewidth=0.5, alpha=0.6)
         axis.set_axisbelow(True)
         for side in ("right", "top"):
@@ -347,7 +349,7 @@ def perturbation_plot(share: Sequence[float], insertion: Sequence[float], deleti
     return _svg(figure, f"{name}: mean score while pixels are inserted, and while they are deleted")
 
 
-def _figure(columns: int, width_in: float, height_in: float) -> tuple[Any, list[Any]]:
+def _figure(columns: int, width_in: float, height_in: float, left: float | None = None) -> tuple[Any, list[Any]]:
     # The figure is built without pyplot: no global state, no window, usable in a thread.
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -356,8 +358,8 @@ def _figure(columns: int, width_in: float, height_in: float) -> tuple[Any, list[
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
     # Margins by hand: working them out takes longer than drawing.
-    share = 1 / columns
-    left, right = (0.15, 0.02) if columns > 1 else (0.27, 0.02)
+    share, right = 1 / columns, 0.02
+    left = left if left is not None else 0.15 if columns > 1 else 0.27
     below, above = 0.46 / height_in, (0.24 if columns > 1 else 0.05) / height_in
     axes = [
         figure.add_axes((share * (column + left), below, share * (1 - left - right), 1 - below - above))
