@@ -140,6 +140,15 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images of a
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
 
 
+_NEXT_STEPS = {
+    FileExistsError: "A file is where a folder should be. Give another path.",
+    NotADirectoryError: "A file is where a folder should be. Give another path.",
+    FileNotFoundError: "Check the path.",
+    PermissionError: "Give a path that you may read and write.",
+}
+"""What to do where the system refuses a file."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status: 0 done, 1 refused or incomplete, 2 wrong usage."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -150,7 +159,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if os.environ.get("RADTAG_DEBUG"):
             raise
         if isinstance(error, OSError):
-            print(f"Error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+            what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+            step = next((f". {step}" for kind, step in _NEXT_STEPS.items() if isinstance(error, kind)), "")
+            print(f"Error: {what}{step}", file=sys.stderr)
         else:
             print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

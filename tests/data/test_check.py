@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as PillowImage
 from PIL.PngImagePlugin import PngInfo
 
-from radtag.data.check import CheckReport, alike, check, fingerprint
+from radtag.data.check import CheckReport, Problem, alike, check, fingerprint
 from radtag.errors import BadSetting
 from radtag.images import read
 
@@ -314,3 +314,10 @@ def test_an_image_of_next_to_nothing_has_no_fingerprint():
     assert one is not None
     assert one.shape == (256,)
     assert float(one @ one) == pytest.approx(1)
+
+
+def test_names_are_listed_and_sentences_follow_one_another():
+    names = Problem("warning", "small-images", 3, "3 images are small", ("a.png", "b.png"))
+    assert str(names) == "3 images are small: a.png, b.png, ..."
+    causes = Problem("error", "unreadable-images", 2, "2 images cannot be read", ("a: it is empty.", "b: it is cut."))
+    assert str(causes) == "2 images cannot be read: a: it is empty. b: it is cut."

@@ -277,8 +277,10 @@ def test_a_damaged_file_is_refused(tmp_path, name):
 
 
 def test_networks_without_the_four_strides_are_refused():
-    with pytest.raises(BadSetting, match=r"^timm has no model 'resnet51'\."):
-        Backbone(options("resnet51"))
+    with pytest.raises(BadSetting, match=r"^timm has no model 'resnet999'\. Did you mean one of resnet50, "):
+        Backbone(options("resnet999"))
+    with pytest.raises(BadSetting, match=r"^timm has no model 'qqq'\. timm.list_models\(\) lists them\.$"):
+        Backbone(options("qqq"))
     with pytest.raises(BadSetting, match=r"^timm has no model 'test_resnot'\. Did you mean one of test_"):
         Backbone(options("test_resnot"))
     with pytest.raises(

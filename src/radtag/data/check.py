@@ -74,8 +74,11 @@ class Problem:
     examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.examples) else ""
-        return f"{self.text}: {', '.join(self.examples)}{more}" if self.examples else self.text
+        if not self.examples:
+            return self.text
+        more = ["..."] if self.count > len(self.examples) else []
+        between = " " if self.examples[0].endswith(".") else ", "  # sentences, or names
+        return f"{self.text}: {between.join([*self.examples, *more])}"
 
 
 @dataclass(frozen=True)

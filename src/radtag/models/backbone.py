@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,10 +81,10 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         if not timm.is_model(options.name):
-            near = timm.list_models(f"*{options.name.split('_')[0]}*")[:5]
-            raise BadSetting(
-                f"timm has no model {options.name!r}." + (f" Did you mean one of {', '.join(near)}?" if near else "")
-            )
+            known = timm.list_models()
+            near = timm.list_models(f"*{options.name.split('_')[0]}*") or get_close_matches(options.name, known)
+            advice = f"Did you mean one of {', '.join(near[:5])}?" if near else "timm.list_models() lists them."
+            raise BadSetting(f"timm has no model {options.name!r}. {advice}")
         given: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
         try:
             self.net = _create(
