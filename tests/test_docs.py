@@ -152,6 +152,13 @@ def test_links_lead_somewhere(page: Path):
             assert anchor in slugs, f"{page.name} links to {target}"
 
 
+def test_code_in_a_list_is_fenced():
+    """What a repository shows as code where it is only indented, the site runs together as text."""
+    for page in PAGES:
+        met = re.search(r"^(?:\d+\.|[-*]) .*\n(?: +.*\n)*\n {5,}\S.*", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert met is None, f"{page.relative_to(DOCS.parent)}: {met[0]}"
+
+
 def test_every_page_is_reached_from_the_index():
     reached, waiting = set(), [DOCS / "index.md"]
     while waiting:
