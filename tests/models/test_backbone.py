@@ -271,7 +271,7 @@ def test_a_file_that_would_execute_code_is_refused_unexecuted(tmp_path):
 @pytest.mark.parametrize("name", ["broken.safetensors", "broken.pt"])
 def test_a_damaged_file_is_refused(tmp_path, name):
     file = tmp_path / name
-    for content in (b"", b"not a tensor in sight", bytes(100)):
+    for content in (b"", b"not a tensor in sight", bytes(100), b"junk", b"a list of nothing", b"0"):
         file.write_bytes(content)
         assert "cannot be loaded as plain tensors" in message(name="test_resnet", weights=file)
 

@@ -270,7 +270,7 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
 def test_a_file_that_is_absent_or_damaged_is_refused(tmp_path):
     with pytest.raises(BadData, match=r"absent\.pt does not exist\. Give the checkpoint published with the PYLON"):
         read_published_pylon(tmp_path / "absent.pt")
-    for content in (b"", b"PK\x03\x04 and no more", b"<html>404</html>", bytes(300)):
+    for content in (b"", b"PK\x03\x04 and no more", b"<html>404</html>", bytes(300), b"junk", b"a list of nothing"):
         (tmp_path / "broken.pt").write_bytes(content)
         with pytest.raises(BadData, match="cannot be loaded"):
             read_published_pylon(tmp_path / "broken.pt")
