@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radtag import draw
+from radtag import draw, regions
 from radtag.geometry import Frame, Grid, laid_on_original
 
 IMAGE = np.full((60, 90), 0.4, np.float32)
@@ -180,6 +180,33 @@ def test_a_map_packed_while_it_is_laid_is_the_map(cells, size_rc, offset):
     wanted = 65535 * laid.rows(0, size_rc[0]).astype(np.float64)
     assert np.abs(stored - wanted).max() < 8.5
     assert np.abs(stored - wanted).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols"), [(slice(0, 7), slice(3, 29)), (slice(4, 12), slice(16, 30)), (slice(0, 0),) * 2]
+)
+def test_the_mask_of_a_part_is_packed_as_that_of_the_whole_image(rows, cols):
+    size_rc = (12, 30)
+    inside = np.random.default_rng(2).random((rows.stop - rows.start, cols.stop - cols.start)) < 0.5
+    found = regions.Regions(regions.Part(rows, cols, size_rc), inside)
+    assert draw.encode_regions(found) == draw.encode_mask(found.mask)
+
+
+def test_the_highest_of_several_maps_in_bytes():
+    cells = np.random.default_rng(4).random((3, 9, 7), np.float32) ** 3
+    frame = Frame.stretch((300, 170), (90, 70))
+    laid = [laid_on_original(one, Grid((9, 7), (10.0, 10.0), (5.0 + i, 4.0)), frame) for i, one in enumerate(cells)]
+    exact = np.max([one.rows(0, 300) for one in laid], axis=0)
+    assert np.abs(draw.highest(laid).astype(float) - 255 * exact).max() < 0.55
+
+
+def test_a_mask_is_outlined_where_it_lies():
+    map_ = np.zeros((520, 640), np.float32)
+    mask = np.zeros(map_.shape, bool)
+    mask[200:300, 400:560] = mask[250:340, 380:420] = True
+    whole = draw.annotated(map_, map_, [draw.Mark("one", mask, (), (3.5, 4.5))])
+    part = draw.annotated(map_, map_, [draw.Mark("one", mask[200:340, 380:560], (), (3.5, 4.5), 0, (200, 380))])
+    np.testing.assert_array_equal(np.asarray(part), np.asarray(whole))
 
 
 def test_drawing_in_one_go_draws_the_same():

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from radtag import regions
-from radtag.geometry import Frame, Grid, to_original
+from radtag.geometry import Frame, Grid, reduce_mask, to_original
 
 
 def drawn(rows: str) -> np.ndarray:
@@ -29,6 +30,44 @@ def test_boxes_are_half_open_eight_connected_and_listed_by_value():
     assert found.areas_px == (1, 3)
     assert found.values == pytest.approx((0.9, 0.6))
     assert found.area_px == found.mask.sum() == 4
+
+
+@pytest.mark.parametrize(("least", "limited"), [(0, False), (9, False), (4, True)])
+@pytest.mark.parametrize("seed", range(6))
+def test_components_are_those_of_scipy(seed, least, limited):
+    random = np.random.default_rng(seed)
+    # From noise to blobs, some over the border; rows that end and begin inside touch nothing there.
+    map_ = ndimage.gaussian_filter(random.random((37, 58)), (0, 0.6, 1, 1.5, 3, 5)[seed]).astype(np.float32)
+    threshold = float(np.quantile(map_, (0.5, 0.6, 0.7, 0.6, 0.5, 0.9)[seed]))
+    area = random.random(map_.shape) < 0.95 if limited else None
+    mask = map_ > threshold if area is None else (map_ > threshold) & area
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    expected = []
+    for number, (rows, cols) in enumerate(ndimage.find_objects(labels), 1):
+        component = labels == number
+        if component.sum() >= least:
+            box = float(cols.start), float(rows.start), float(cols.stop), float(rows.stop)
+            expected.append((-float(map_[component].max()), -int(component.sum()), number, box))
+        else:
+            mask &= ~component
+    expected.sort()
+    found = regions.find(map_, threshold, min_area_px=least, area=area)
+    np.testing.assert_array_equal(found.mask, mask)
+    assert found.boxes_xyxy == tuple(box for *_, box in expected)
+    assert found.areas_px == tuple(-area for _, area, *_ in expected)
+    assert found.values == tuple(-value for value, *_ in expected)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 7])
+def test_a_mask_is_reduced_by_its_part(factor):
+    random = np.random.default_rng(factor)
+    part = regions.Part(slice(5, 31), slice(11, 40), (31, 44))
+    found = regions.Regions(part, random.random((26, 29)) < 0.5)
+    mask, (top, left) = found.reduced(factor)
+    whole = np.zeros_like(reduce_mask(found.mask, factor))
+    whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    np.testing.assert_array_equal(whole, reduce_mask(found.mask, factor))
+    assert regions.Regions.none((31, 44)).reduced(factor)[0].size == 0
 
 
 def test_the_threshold_itself_is_outside():

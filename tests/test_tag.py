@@ -430,21 +430,21 @@ def test_a_line_that_was_cut_off_is_done_again(run, tmp_path, torn):
 
 def test_a_failed_disk_stops_the_call_and_the_next_one_goes_on(run, tmp_path, monkeypatch):
     files = [write_png(tmp_path / f"{i}.png", pixels()) for i in range(5)]
-    write_mask, written = draw.write_mask, []
+    write_regions, written = draw.write_regions, []
 
-    def full(path, mask):
+    def full(path, found):
         written.append(path)
         if len(written) == 3:
             raise OSError("no space left on device")
-        write_mask(path, mask)
+        write_regions(path, found)
 
-    monkeypatch.setattr(draw, "write_mask", full)
+    monkeypatch.setattr(draw, "write_regions", full)
     with pytest.raises(OSError, match="no space"):
         tag_files(run, files, tmp_path / "out", threads=1, batch_size=1)
     done = {row["image"] for row in rows_of(tmp_path / "out")}
     assert done == {"0.png", "1.png"}
     assert not json.loads((tmp_path / "out/manifest.json").read_text())["complete"]
-    monkeypatch.setattr(draw, "write_mask", write_mask)
+    monkeypatch.setattr(draw, "write_regions", write_regions)
     run.model.seen.clear()
     assert tag_files(run, files, tmp_path / "out").skipped == 2
     assert sum(run.model.seen) == 3

@@ -21,7 +21,7 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from radtag.geometry import Interpolated
+from radtag.geometry import Interpolated, Lines
 from radtag.images.image import to_bytes
-from radtag.regions import Mask
+from radtag.regions import Mask, Regions
 
 Picture = NDArray[np.uint8]
 Gray = NDArray[np.floating[Any]]
@@ -67,10 +67,11 @@ class Mark:
 
     Args:
         caption: a line above the picture.
-        mask: (row, col), of which the edge is drawn.
+        mask: (row, col), of which the edge is drawn; outside it there is none.
         boxes_xyxy: (n, 4), drawn dashed.
         peak_xy: drawn as a cross.
         colour: number of its colour in :data:`MARKS`.
+        corner_rc: where the mask's first pixel lies.
     """
 
     caption: str
@@ -78,6 +79,7 @@ class Mark:
     boxes_xyxy: ArrayLike
     peak_xy: tuple[float, float]
     colour: int = 0
+    corner_rc: tuple[int, int] = (0, 0)
 
 
 def gray(pixels: Gray | Picture) -> Picture:
@@ -100,7 +102,7 @@ def overlay(pixels: Gray | Picture, map_: Gray, *, opacity: float = OPACITY) -> 
     return np.asarray(_canvas(blended))
 
 
-def annotated(pixels: Gray | Picture, map_: Gray, marks: Sequence[Mark] = ()) -> Image.Image:
+def annotated(pixels: Gray | Picture, map_: Gray | Picture, marks: Sequence[Mark] = ()) -> Image.Image:
     """A map over its image, with what was found: outlines below all boxes, crosses above them, captions on top.
 
     Several times as fast as :func:`overlay`, :func:`outline`, :func:`boxes` and :func:`labelled` one after the other.
@@ -108,7 +110,7 @@ def annotated(pixels: Gray | Picture, map_: Gray, marks: Sequence[Mark] = ()) ->
 
     Args:
         pixels: (row, col), 0-1 or in bytes.
-        map_: (row, col) of the same size, on the absolute scale 0-1.
+        map_: (row, col) of the same size, on the absolute scale 0-1 or in bytes.
         marks: a finding each, in pixels of the image.
     """
     zoom = -(-SMALLEST_PX // max(pixels.shape))
@@ -117,31 +119,33 @@ def annotated(pixels: Gray | Picture, map_: Gray, marks: Sequence[Mark] = ()) ->
     strip = _strip([mark.caption for mark in marks], cols, colours)
     above = strip.height if strip is not None else 0
     blended = np.empty((above + rows, cols), dtype=np.uint32)
+    below = blended[above:]
     if zoom == 1:
-        _blended(pixels, map_, OPACITY, out=blended[above:])
+        _blended(pixels, map_, OPACITY, out=below)
     else:
-        blended[above:] = _enlarged(_blended(pixels, map_, OPACITY), zoom)
-    for mark, colour in zip(marks, colours, strict=True):
-        where, edge = _edge(_enlarged(mark.mask, zoom))
-        blended[above:][where][edge] = np.array([*colour, 0], dtype=np.uint8).view(np.uint32)[0]
-    canvas = _canvas(blended)
-    pen = ImageDraw.Draw(canvas)
+        below[:] = _enlarged(_blended(pixels, map_, OPACITY), zoom)
     width = _stroke((rows, cols))
-    for mark, colour in zip(marks, colours, strict=True):
+    inks = [_packed(colour) for colour in colours]
+    for mark, ink in zip(marks, inks, strict=True):
+        top, left = (zoom * first for first in mark.corner_rc)
+        where, edge = _edge(_enlarged(mark.mask, zoom), width)
+        below[top:, left:][where][edge] = ink
+    for mark, ink in zip(marks, inks, strict=True):
         for box in np.asarray(mark.boxes_xyxy, dtype=np.float64).reshape(-1, 4):
-            _box(pen, zoom * box + [0, above, 0, above], colour, width, 6 * width)
-    for mark, colour in zip(marks, colours, strict=True):
+            _box(below, zoom * box, ink, _packed(HALO), width, 6 * width)
+    for mark, ink in zip(marks, inks, strict=True):
         x, y = mark.peak_xy
-        _cross(pen, int(zoom * x), above + int(zoom * y), width, colour)
+        _cross(below, int(zoom * x), int(zoom * y), width, ink, _packed(HALO))
+    canvas = _canvas(blended)
     if strip is not None:
-        canvas.paste(strip)  # last: a box over the border does not reach into the text
+        canvas.paste(strip)
     return canvas
 
 
 def outline(picture: Picture, mask: Mask, *, colour: Colour = OUTLINE) -> Picture:
     """The inner edge of a mask (row, col), drawn on a copy."""
     drawn = picture.copy()
-    where, edge = _edge(mask)
+    where, edge = _edge(mask, _stroke(mask.shape))
     drawn[where][edge] = colour
     return drawn
 
@@ -154,15 +158,14 @@ def boxes(
     peak_xy: tuple[float, float] | None = None,
 ) -> Picture:
     """True boxes (n, 4), predicted boxes (m, 4) and the peak, drawn on a copy."""
-    canvas = Image.fromarray(picture)
-    pen = ImageDraw.Draw(canvas)
+    drawn = picture.copy()
     width = _stroke(picture.shape)
     for xyxy, colour, dash in ((true_xyxy, TRUE, 0), (predicted_xyxy, PREDICTED, 6 * width)):
         for box in np.asarray(xyxy, dtype=np.float64).reshape(-1, 4):
-            _box(pen, box, colour, width, dash)
+            _box(drawn, box, colour, HALO, width, dash)
     if peak_xy is not None:
-        _cross(pen, int(peak_xy[0]), int(peak_xy[1]), width)  # the centre of a pixel is that pixel
-    return np.asarray(canvas)
+        _cross(drawn, int(peak_xy[0]), int(peak_xy[1]), width, OUTLINE, HALO)  # the centre of a pixel is that pixel
+    return drawn
 
 
 def labelled(picture: Picture, lines: Sequence[str]) -> Picture:
@@ -240,8 +243,7 @@ def encode_map(map_: Gray) -> bytes:
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         for top in range(0, rows, step := _rows_at_once(2 * cols)):
-            levels = np.clip(map_[top : top + step], 0, 1) * np.float32(65535) + np.float32(0.5)
-            yield _high_byte_first(levels.astype(np.uint16, order="C"))
+            yield _high_byte_first(_levels(map_[top : top + step]))
 
     return _gray_png(blocks(), (rows, cols), 16)
 
@@ -258,31 +260,71 @@ def encode_laid_map(laid: Interpolated) -> bytes:
     and the differences from row to row, being the same again and again, are packed in two thirds of it, into half.
 
     Args:
-        laid: the map (row, col) of 0-1.
+        laid: the map (row, col), nowhere outside 0-1.
     """
+    return _gray_png((_high_byte_first(levels) for levels in _level_blocks(laid)), laid.size_rc, 16)
+
+
+def _level_blocks(laid: Interpolated) -> Iterator[NDArray[np.uint16]]:
+    """A map of 0-1 in levels, 65535 = 1.0, some rows at a time, as :func:`encode_laid_map` makes them."""
     rows, cols = laid.size_rc
-    cuts = laid.straight(MOST_STEPS)
-    if len(cuts) > rows // 4:  # cells as fine as pixels
-        return encode_map(laid.rows(0, rows))
-    start, end = (np.clip(laid.at(row), 0, 1) * np.float32(65535) for row in (cuts[:-1], cuts[1:] - 1))
-    further = (np.diff(cuts)[:, None] - 1).astype(np.float32)  # rows after the first of each piece
-    slope = (end - start) / np.maximum(further, 1)
+    at_once = _rows_at_once(2 * cols)
+    lines = laid.lines(MOST_STEPS)
+    if len(lines.starts) > rows // 4:  # cells as fine as pixels
+        for top in range(0, rows, at_once):
+            yield _levels(laid.rows(top, min(top + at_once, rows)))
+        return
+    bases, steps = _whole_steps(lines)
+    piece = np.repeat(np.arange(len(lines.starts)), lines.further.astype(np.int64) + 1)
+    number = (np.arange(rows) - lines.starts[piece]).astype(np.uint16)[:, None]
+    for top in range(0, rows, at_once):
+        some = slice(top, top + at_once)
+        levels = steps[piece[some]]
+        levels *= number[some]
+        levels += bases[piece[some]]
+        yield levels
+
+
+def _whole_steps(lines: Lines) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Of lines between 0 and 1 the levels (piece, col) they begin at, and go on by; a step down wraps around."""
+    slope = lines.slope * np.float32(65535)
+    middle = lines.middle * np.float32(65535)
+    further = lines.further[:, None]
     step = np.rint(slope)
-    # No row may leave the range: where one would, a step that is not larger than the slope keeps within start and end.
-    reach = np.abs(step - slope) * (further / 2)
-    outside = (np.minimum(start, end) < reach) | (np.maximum(start, end) > 65535 - reach)
-    step[outside] = np.trunc(slope[outside])
-    base = np.rint(start + (slope - step) * (further / 2))
-    steps, bases = (values.astype(np.int32).astype(np.uint16) for values in (step, base))  # a step down wraps around
-    number = np.arange(MOST_STEPS, dtype=np.uint16)[:, None]
+    base = _first_levels(middle, step, further)
+    last = step * further
+    last += base
+    if min(base.min(), last.min()) < 0 or max(base.max(), last.max()) > 65535:
+        # No row may leave the range: where one would, a step that is not larger than the slope keeps it inside.
+        outside = (np.minimum(base, last) < 0) | (np.maximum(base, last) > 65535)
+        step[outside] = np.trunc(slope[outside])
+        base = _first_levels(middle, step, further)
+    return base.astype(np.uint16), step.astype(np.int32).astype(np.uint16)
 
-    def blocks() -> Iterator[NDArray[np.uint8]]:
-        for i, past in enumerate(np.diff(cuts)):
-            levels = number[:past] * steps[i]
-            levels += bases[i]
-            yield _high_byte_first(levels)
 
-    return _gray_png(blocks(), (rows, cols), 16)
+def _first_levels(middle: Gray, step: Gray, further: Gray) -> Gray:
+    """Whole levels from which so many further steps lead past the middle, as nearly as can be."""
+    base = step * (-further / 2)
+    base += middle
+    return np.rint(base, out=base)
+
+
+def highest(laid: Sequence[Interpolated]) -> Picture:
+    """The highest of several maps (row, col) of 0-1 at each pixel, in bytes."""
+    return np.concatenate(
+        [
+            _rounded_to_bytes(reduce(np.maximum, levels))
+            for levels in zip(*(_level_blocks(one) for one in laid), strict=True)
+        ]
+    )
+
+
+def _rounded_to_bytes(levels: NDArray[np.uint16]) -> Picture:
+    """65535 as 255."""
+    scaled = levels - (levels >> 8)  # by 255 / 256
+    scaled += 128
+    scaled >>= 8
+    return scaled.astype(np.uint8)
 
 
 def encode_mask(mask: Mask) -> bytes:
@@ -290,6 +332,23 @@ def encode_mask(mask: Mask) -> bytes:
     rows, cols = mask.shape
     step = _rows_at_once(-(-cols // 8))
     return _gray_png((np.packbits(mask[top : top + step], axis=1) for top in range(0, rows, step)), (rows, cols), 1)
+
+
+def encode_regions(found: Regions) -> bytes:
+    """:func:`encode_mask` of what is known to lie in a part of the image."""
+    (rows, cols), part = found.part.size_rc, found.part
+    bits = np.zeros((rows, -(-cols // 8)), dtype=np.uint8)
+    first = part.cols.start // 8
+    inside = np.pad(found.inside, ((0, 0), (part.cols.start - 8 * first, 0)))
+    packed = np.packbits(inside, axis=1)
+    bits[part.rows, first : first + packed.shape[1]] = packed
+    return _gray_png([bits], (rows, cols), 1)
+
+
+def _levels(map_: Gray) -> NDArray[np.uint16]:
+    """Values of 0-1, clipped to that, in levels."""
+    levels: Gray = np.clip(map_, 0, 1) * np.float32(65535) + np.float32(0.5)
+    return levels.astype(np.uint16, order="C")
 
 
 def _rows_at_once(bytes_of_row: int) -> int:
@@ -348,6 +407,11 @@ def write_mask(path: Path, mask: Mask) -> None:
     write_bytes(path, encode_mask(mask))
 
 
+def write_regions(path: Path, found: Regions) -> None:
+    """:func:`encode_regions` into a file, whole or not at all."""
+    write_bytes(path, encode_regions(found))
+
+
 def write_picture(path: Path, picture: Picture | Image.Image) -> None:
     """A picture into a .png, .jpg or .jpeg file, whole or not at all."""
     ending = path.suffix.lower()
@@ -397,7 +461,7 @@ def _blends(opacity: float) -> NDArray[np.uint32]:
 
 
 def _blended(
-    pixels: Gray | Picture, map_: Gray, opacity: float, out: NDArray[np.uint32] | None = None
+    pixels: Gray | Picture, map_: Gray | Picture, opacity: float, out: NDArray[np.uint32] | None = None
 ) -> NDArray[np.uint32]:
     """A map over its image (row, col): red, green, blue and an unused byte in one number."""
     if pixels.shape != map_.shape:
@@ -447,6 +511,8 @@ def _font(size_px: int) -> Any:
 
 def _broken(text: str, font: Any, width_px: float) -> list[str]:
     """The text in lines that fit; a word that is wider than a line is shortened."""
+    if font.getlength(text) <= width_px:  # as most do, and each further measurement costs as much
+        return [text]
     lines: list[str] = []
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
@@ -471,37 +537,62 @@ def _stroke(shape: tuple[int, ...]) -> int:
     return max(1, round(max(shape[:2]) / 400))
 
 
-def _cross(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, colour: Colour = OUTLINE) -> None:
+def _packed(colour: Colour) -> int:
+    """As :func:`_blends` has it."""
+    return int(np.array([*colour, 0], dtype=np.uint8).view(np.uint32)[0])
+
+
+Canvas = NDArray[Any]
+"""Pictures (row, col, 3) or packed ones (row, col), which are painted on in place."""
+Ink = Colour | int
+
+
+def _fill(canvas: Canvas, x1: int, y1: int, x2: int, y2: int, ink: Ink) -> None:
+    """A rectangle, half-open, as far as it lies on the canvas."""
+    canvas[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = ink
+
+
+def _cross(canvas: Canvas, x: int, y: int, width: int, colour: Ink, halo: Ink) -> None:
     """A cross on dark lines."""
     arm = 6 * width
-    for ink, thick in ((HALO, width + 2), (colour, width)):
-        pen.line([(x - arm, y), (x + arm, y)], fill=ink, width=thick)
-        pen.line([(x, y - arm), (x, y + arm)], fill=ink, width=thick)
+    for ink, thick in ((halo, width + 2), (colour, width)):
+        first, past = -(thick // 2), thick - thick // 2
+        _fill(canvas, x - arm, y + first, x + arm + 1, y + past, ink)
+        _fill(canvas, x + first, y - arm, x + past, y + arm + 1, ink)
 
 
-def _box(pen: ImageDraw.ImageDraw, box: NDArray[np.float64], colour: Colour, width: int, dash: int) -> None:
+def _box(canvas: Canvas, box: NDArray[np.float64], colour: Ink, halo: Ink, width: int, dash: int) -> None:
     """A box whose lines lie within it, on a dark line one pixel wider; dashes of ``dash`` pixels, 0 = solid."""
-    x1, y1, x2, y2 = np.rint(box).astype(int)
-    x2, y2 = max(x2, x1 + 1) - 1, max(y2, y1 + 1) - 1  # Pillow's corners are inclusive
-    pen.rectangle([x1 - 1, y1 - 1, x2 + 1, y2 + 1], outline=HALO, width=width + 2)
+    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
+    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    _frame(canvas, x1 - 1, y1 - 1, x2 + 1, y2 + 1, width + 2, halo)
     if not dash:
-        pen.rectangle([x1, y1, x2, y2], outline=colour, width=width)
+        _frame(canvas, x1, y1, x2, y2, width, colour)
         return
-    for along_x, start, stop, at in (
-        (True, x1, x2, y1),
-        (True, x1, x2, y2 - width + 1),
-        (False, y1, y2, x1),
-        (False, y1, y2, x2 - width + 1),
-    ):
-        for one in range(start, stop + 1, 2 * dash):
-            other = min(one + dash, stop + 1) - 1
-            corners = (one, at, other, at + width - 1) if along_x else (at, one, at + width - 1, other)
-            if corners[0] <= corners[2] and corners[1] <= corners[3]:
-                pen.rectangle(corners, fill=colour)
+    rows, cols = canvas.shape[:2]
+    across, down = _dashes(x1, x2, dash, cols), _dashes(y1, y2, dash, rows)
+    for at in (y1, y2 - width):
+        canvas[max(at, 0) : max(at + width, 0), across] = colour
+    for at in (x1, x2 - width):
+        canvas[down, max(at, 0) : max(at + width, 0)] = colour
 
 
-def _edge(mask: Mask) -> tuple[tuple[slice, slice], Mask]:
-    """Where a mask (row, col) lies, and its inner edge there."""
+def _frame(canvas: Canvas, x1: int, y1: int, x2: int, y2: int, width: int, ink: Ink) -> None:
+    """The inner border of a rectangle, half-open."""
+    _fill(canvas, x1, y1, x2, min(y1 + width, y2), ink)
+    _fill(canvas, x1, max(y2 - width, y1), x2, y2, ink)
+    _fill(canvas, x1, y1, min(x1 + width, x2), y2, ink)
+    _fill(canvas, max(x2 - width, x1), y1, x2, y2, ink)
+
+
+def _dashes(first: int, past: int, dash: int, size: int) -> NDArray[np.int64]:
+    """The pixels along a line that are in a dash, as far as they lie on a canvas of so many."""
+    along = np.arange(first, past)
+    return along[((along - first) // dash % 2 == 0) & (along >= 0) & (along < size)]
+
+
+def _edge(mask: Mask, width: int) -> tuple[tuple[slice, slice], Mask]:
+    """Where a mask (row, col) lies, and its inner edge there, so many pixels wide."""
     rows = np.flatnonzero(np.any(mask, axis=1))
     if len(rows) == 0:
         return (slice(0, 0), slice(0, 0)), mask[:0, :0]
@@ -509,7 +600,7 @@ def _edge(mask: Mask) -> tuple[tuple[slice, slice], Mask]:
     where = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
     inside = mask[where]
     core = inside
-    for _ in range(_stroke(mask.shape)):
+    for _ in range(width):
         core = _eroded(core)
     return where, inside & ~core
 

@@ -15,8 +15,8 @@ Numpy only: usable on anybody's maps.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -151,12 +151,48 @@ def interpolation_matrix(positions: ArrayLike, cells: int) -> NDArray[np.float32
     return matrix
 
 
+@lru_cache(maxsize=256)
 def cells_of_pixels(grid: Grid, frame: Frame, axis: int) -> FloatArray:
-    """Where the centres of the original image's pixels lie along an axis (0 = rows), in cell indices of a grid."""
+    """Where the centres of the original image's pixels lie along an axis (0 = rows), in cell indices of a grid.
+
+    Of images of one size and one network they are the same, and worked out once: not to be written to.
+    """
     centres = np.arange(frame.original_size_rc[axis]) + 0.5
     in_input = centres * frame.scale_rc[axis] + frame.offset_rc[axis]
     positions: FloatArray = (in_input - grid.offset_rc[axis]) / grid.scale_rc[axis]
+    positions.flags.writeable = False
     return positions
+
+
+class Places(NamedTuple):
+    """Positions along an axis, between cells.
+
+    Args:
+        low: (n,) the cell at or before each.
+        share: (n,) how far from that cell towards the next, 0-1.
+    """
+
+    low: NDArray[np.int64]
+    share: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, positions: ArrayLike, cells: int) -> Places:
+        """From positions in cell indices; outside the outermost cells the edge value is kept."""
+        where = np.clip(np.asarray(positions, dtype=np.float64), 0, cells - 1)
+        low = where.astype(np.int64)
+        return cls(low, (where - low).astype(np.float32))
+
+    def part(self, wanted: slice) -> Places:
+        """Some of them."""
+        return Places(self.low[wanted], self.share[wanted])
+
+
+@lru_cache(maxsize=256)
+def _places_of_pixels(grid: Grid, frame: Frame, axis: int) -> Places:
+    places = Places.of(cells_of_pixels(grid, frame, axis), grid.size_rc[axis])
+    for values in places:
+        values.flags.writeable = False
+    return places
 
 
 class Interpolated:
@@ -168,21 +204,22 @@ class Interpolated:
 
     Args:
         maps: (..., row, col) cells.
-        rows: (n,) in cell indices, ascending; outside the outermost cells the edge value is kept.
+        rows: (n,) ascending.
         cols: (m,) likewise.
     """
 
-    def __init__(self, maps: NDArray[np.floating[Any]], rows: ArrayLike, cols: ArrayLike) -> None:
-        low, self._share = _between(rows, maps.shape[-2])
+    def __init__(self, maps: NDArray[np.floating[Any]], rows: Places, cols: Places) -> None:
+        low, self._share = rows
         if len(low):  # of a part, only the cells it takes
             first = int(low[0])
             maps, low = maps[..., first : int(low[-1]) + 2, :], low - first
         self._low = low
         maps = maps.astype(np.float32, copy=False)
-        left, share = _between(cols, maps.shape[-1])
-        across = maps[..., np.minimum(left + 1, maps.shape[-1] - 1)] - maps[..., left]
-        across *= share
-        across += maps[..., left]  # (..., row, m)
+        beside = np.zeros_like(maps)  # how much further the next cell is; nothing, from the last one
+        np.subtract(maps[..., 1:], maps[..., :-1], out=beside[..., :-1])
+        across = beside.take(cols.low, axis=-1)  # several times as fast as indexing after an ellipsis
+        across *= cols.share
+        across += maps.take(cols.low, axis=-1)  # (..., row, m)
         self._down = np.zeros_like(across)
         np.subtract(across[..., 1:, :], across[..., :-1, :], out=self._down[..., :-1, :])
         self._across = across
@@ -202,34 +239,68 @@ class Interpolated:
             band += self._across[..., cell, None, :]
         return values
 
-    def straight(self, longest: int) -> NDArray[np.int64]:
-        """Where to cut the row positions so that values change by equal steps from row to row of a piece.
+    def at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(..., row, m) float32, of these of the row positions, by their numbers."""
+        low = self._low[rows]
+        values: NDArray[np.float32] = self._down.take(low, axis=-2)
+        values *= self._share[rows][:, None]
+        values += self._across.take(low, axis=-2)
+        return values
+
+    def lines(self, longest: int) -> Lines:
+        """The same as pieces of straight lines down the rows.
 
         Args:
             longest: rows of a piece at most.
-
-        Returns:
-            (pieces + 1,) numbers of row positions, from 0 to all of them.
         """
         bent = np.flatnonzero(np.diff(self._low, prepend=-1))
         # Before the first cell the edge value is kept, so the first piece may have a bend in it.
         bent = np.union1d(bent, np.searchsorted(self._share[self._low == 0], 0, side="right"))
-        ends = np.append(bent[bent < len(self._low)], len(self._low))
-        cuts = [np.arange(first, past, longest) for first, past in pairwise(ends.tolist())]
-        return np.concatenate([*cuts, ends[-1:]])
+        bent = bent[bent < len(self._low)]
+        pieces = -(-np.diff(bent, append=len(self._low)) // longest)
+        starts = np.repeat(bent, pieces) + longest * counted_from_0(pieces)
+        cell = self._low[starts]
+        further = (np.diff(starts, append=len(self._low)) - 1).astype(np.float32)
+        first, last = self._share[starts], self._share[starts + further.astype(np.int64)]
+        slope = self._down.take(cell, axis=-2)
+        middle = slope * ((first + last) / 2)[:, None]
+        middle += self._across.take(cell, axis=-2)
+        slope *= ((last - first) / np.maximum(further, 1))[:, None]
+        return Lines(starts, further, middle, slope)
 
-    def at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(..., row, m) float32, of these of the row positions, by their numbers."""
-        low = self._low[rows]
-        values: NDArray[np.float32] = self._down[..., low, :]
-        values *= self._share[rows][:, None]
-        values += self._across[..., low, :]
-        return values
+
+def counted_from_0(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, 2 ... to before each of these numbers, one after the other."""
+    ends = counts.cumsum()
+    numbers: NDArray[np.int64] = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    return numbers
+
+
+class Lines(NamedTuple):
+    """Maps that change by equal steps from row to row of a piece.
+
+    Args:
+        starts: (piece,) first row of each.
+        further: (piece,) its rows after the first.
+        middle: (..., piece, col) the value halfway between its first and last row.
+        slope: (..., piece, col) from row to row.
+    """
+
+    starts: NDArray[np.int64]
+    further: NDArray[np.float32]
+    middle: NDArray[np.float32]
+    slope: NDArray[np.float32]
 
 
 def interpolate(maps: NDArray[np.float32], rows: ArrayLike, cols: ArrayLike) -> NDArray[np.float32]:
-    """Maps (..., row, col) read bilinearly at n row and m column positions, (..., n, m): :class:`Interpolated`."""
-    whole = Interpolated(maps, rows, cols)
+    """Maps (..., row, col) read bilinearly at n row and m column positions, (..., n, m): :class:`Interpolated`.
+
+    Args:
+        maps: cells.
+        rows: (n,) in cell indices, ascending; outside the outermost cells the edge value is kept.
+        cols: (m,) likewise.
+    """
+    whole = Interpolated(maps, Places.of(rows, maps.shape[-2]), Places.of(cols, maps.shape[-1]))
     return whole.rows(0, whole.size_rc[0])
 
 
@@ -244,20 +315,13 @@ def interpolate_at(
         rows: positions in cell indices.
         cols: likewise.
     """
-    (top, down), (left, right) = _between(rows, maps.shape[1]), _between(cols, maps.shape[2])
+    (top, down), (left, right) = Places.of(rows, maps.shape[1]), Places.of(cols, maps.shape[2])
     below = np.minimum(top + 1, maps.shape[1] - 1)
     beside = np.minimum(left + 1, maps.shape[2] - 1)
     upper = (maps[index, top, beside] - maps[index, top, left]) * right + maps[index, top, left]
     lower = (maps[index, below, beside] - maps[index, below, left]) * right + maps[index, below, left]
     values: NDArray[np.float32] = (lower - upper) * down + upper
     return values
-
-
-def _between(positions: ArrayLike, cells: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The cell at or before each position, and how far the position is from it towards the next."""
-    where = np.clip(np.asarray(positions, dtype=np.float64), 0, cells - 1)
-    low = where.astype(np.int64)
-    return low, (where - low).astype(np.float32)
 
 
 def to_original(
@@ -285,7 +349,8 @@ def laid_on_original(
     """As :func:`to_original`, to be read some rows at a time."""
     if tuple(maps.shape[-2:]) != tuple(grid.size_rc):
         raise ValueError(f"maps of {maps.shape[-2:]} cells do not fit a grid of {grid.size_rc}")
-    return Interpolated(maps, cells_of_pixels(grid, frame, 0)[rows], cells_of_pixels(grid, frame, 1)[cols])
+    down, across = (_places_of_pixels(grid, frame, axis) for axis in (0, 1))
+    return Interpolated(maps, down.part(rows), across.part(cols))
 
 
 def cell_weights(grid: Grid, frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -307,11 +372,13 @@ def reduced_size(size_rc: tuple[int, int], factor: int) -> tuple[int, int]:
 
 def reduce_mask(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
     """A mask (row, col) reduced by a whole number: the pixel in the middle of each block."""
-    reduced = reduced_size((mask.shape[0], mask.shape[1]), factor)
-    rows, cols = (
-        np.minimum(np.arange(n) * factor + factor // 2, size - 1) for n, size in zip(reduced, mask.shape, strict=True)
-    )
+    rows, cols = (middles_of_blocks(size, factor) for size in mask.shape)
     return mask.take(rows, axis=0).take(cols, axis=1)
+
+
+def middles_of_blocks(size: int, factor: int) -> NDArray[np.int64]:
+    """Along an axis of so many pixels, the one in the middle of each block; of a last one that is cut, its last."""
+    return np.minimum(np.arange(-(-size // factor)) * factor + factor // 2, size - 1)
 
 
 def mask_to_frame(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ Conventions
 - Otsu: N. Otsu, "A threshold selection method from gray-level histograms", 1979, on the map scaled to its own range and
   truncated to 256 levels, as cheXlocalize does it. It takes part of every map, a healthy image's as well.
 
-Numpy and scipy.ndimage only: usable on anybody's maps.
+Numpy and scipy only: usable on anybody's maps.
 """
 
 from __future__ import annotations
@@ -21,17 +21,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import sparse
 
-from radtag.geometry import XYXY, FloatArray, Frame, Grid, cells_of_pixels, interpolate, interpolate_at
+from radtag.geometry import (
+    XYXY,
+    FloatArray,
+    Frame,
+    Grid,
+    cells_of_pixels,
+    counted_from_0,
+    interpolate,
+    interpolate_at,
+    middles_of_blocks,
+)
 
 Map = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 MIN_AREA_SHARE = 0.00025
 """Of the image; smaller components are dropped. One cell of a 64 x 64 map, 262 pixels of a 1024 x 1024 image."""
-
-_EIGHT = np.ones((3, 3), dtype=int)
 
 
 class Part(NamedTuple):
@@ -72,6 +80,16 @@ class Regions:
         whole[self.part.rows, self.part.cols] = self.inside
         return whole
 
+    def reduced(self, factor: int) -> tuple[Mask, tuple[int, int]]:
+        """The mask's part of the reduced image, as ``reduce_mask`` has it, and its first pixel there."""
+        rows, cols = (middles_of_blocks(size, factor) for size in self.part.size_rc)
+        (top, bottom), (left, right) = (
+            np.searchsorted(middles, (along.start, along.stop))
+            for middles, along in ((rows, self.part.rows), (cols, self.part.cols))
+        )
+        mask = self.inside.take(rows[top:bottom] - self.part.rows.start, axis=0)
+        return mask.take(cols[left:right] - self.part.cols.start, axis=1), (int(top), int(left))
+
     @property
     def area_px(self) -> int:
         """Pixels of the whole mask."""
@@ -102,37 +120,98 @@ def find(
         raise ValueError(f"a map is rows x columns, got an array of shape {map_.shape}")
     if area is not None and area.shape != map_.shape:
         raise ValueError(f"an area of {area.shape} pixels does not fit a map of {map_.shape}")
-    above = map_ > threshold
+    rows, cols = map_.shape
+    above = np.zeros((rows, cols + 1), dtype=bool)  # a column of nothing ends every run with its row
+    np.greater(map_, threshold, out=above[:, :cols])
     if area is not None:
-        above &= area
+        above[:, :cols] &= area
     down, across = (0, 0) if part is None else (part.rows.start, part.cols.start)
-    size_rc = (map_.shape[0], map_.shape[1]) if part is None else part.size_rc
+    size_rc = (rows, cols) if part is None else part.size_rc
     least = min_area_px if min_area_px is not None else MIN_AREA_SHARE * size_rc[0] * size_rc[1]
-    top, bottom = _extent(np.any(above, axis=1))
-    left, right = _extent(np.any(above, axis=0))
-    if top == bottom:
+    runs = _Runs.of(above)
+    if not len(runs.starts):
         return Regions.none(size_rc)
-    inside = above[top:bottom, left:right]  # labelling takes most of the time, and most of an image is empty
-    labels, count = ndimage.label(inside, structure=_EIGHT)
-    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    count, component = runs.components()
+    areas = np.bincount(component, runs.stops - runs.starts).astype(np.int64)
     kept = areas >= least
-    if not kept.all():
-        inside &= np.concatenate([[False], kept])[labels]
-    values = np.zeros(count)
-    boxes: list[XYXY] = []
-    for i, (rows, cols) in enumerate(ndimage.find_objects(labels)):
-        if kept[i]:
-            values[i] = map_[top:bottom, left:right][rows, cols][labels[rows, cols] == i + 1].max()
-        x1, y1, x2, y2 = left + cols.start, top + rows.start, left + cols.stop, top + rows.stop
-        boxes.append((float(across + x1), float(down + y1), float(across + x2), float(down + y2)))
+    dropped = ~kept[component]
+    if dropped.any():
+        above.reshape(-1)[runs.only(dropped).pixels()] = False
+    values = np.full(count, -np.inf)
+    np.maximum.at(values, component, runs.highest(map_))
+    x1, y1, x2, y2 = runs.extents(component, count)
     order = sorted(np.flatnonzero(kept), key=lambda i: (-values[i], -areas[i]))
+    top, bottom, left, right = y1.min(), y2.max(), x1.min(), x2.max()
+    boxes = np.stack([across + x1, down + y1, across + x2, down + y2], axis=1).astype(np.float64)
     return Regions(
-        Part(slice(down + top, down + bottom), slice(across + left, across + right), size_rc),
-        inside,
-        tuple(boxes[i] for i in order),
+        Part(slice(down + int(top), down + int(bottom)), slice(across + int(left), across + int(right)), size_rc),
+        above[top:bottom, left:right],
+        tuple((float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in boxes[order]),
         tuple(int(areas[i]) for i in order),
         tuple(float(values[i]) for i in order),
     )
+
+
+class _Runs(NamedTuple):
+    """The pixels of a mask as runs within its rows, in reading order.
+
+    A mask of smooth blobs has a thousandth as many runs as pixels. Putting these together takes a third of the time
+    that labelling every pixel does, and areas, boxes and highest values follow from them.
+
+    Args:
+        starts: (run,) first pixel, counted through rows of ``width`` pixels.
+        stops: (run,) one past the last pixel.
+        width: of the mask's rows, the last pixel of which is in no run.
+    """
+
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    width: int
+
+    @classmethod
+    def of(cls, mask: Mask) -> _Runs:
+        """Of a mask (row, col) whose last column is empty."""
+        edges = np.flatnonzero(np.diff(mask.reshape(-1), prepend=False))
+        return cls(edges[::2], edges[1::2], mask.shape[1])
+
+    def only(self, wanted: Mask) -> _Runs:
+        """Some of them."""
+        return _Runs(self.starts[wanted], self.stops[wanted], self.width)
+
+    def pixels(self) -> NDArray[np.int64]:
+        """The numbers of their pixels."""
+        lengths = self.stops - self.starts
+        return np.repeat(self.starts, lengths) + counted_from_0(lengths)
+
+    def components(self) -> tuple[int, NDArray[np.int32]]:
+        """How many 8-connected components they are, and which one each is of, numbered by their first pixels."""
+        # A run touches those of the next row that begin no later than a pixel past its end, and end no sooner than it
+        # begins; with the empty column no run of any other row does.
+        first = np.searchsorted(self.stops, self.starts + self.width, side="left")
+        past = np.searchsorted(self.starts, self.stops + self.width, side="right")
+        touching = past - first
+        below = np.repeat(first, touching) + counted_from_0(touching)
+        ends = np.concatenate([[0], touching.cumsum()])
+        links = sparse.csr_array((np.ones(len(below)), below, ends), shape=(len(first), len(first)))
+        count, component = sparse.csgraph.connected_components(links, directed=False)
+        return int(count), component
+
+    def highest(self, map_: Map) -> Map:
+        """(run,) the highest value of a map (row, col), which has no empty column."""
+        before = self.starts // self.width  # empty columns
+        edges = np.stack([self.starts - before, self.stops - before], axis=1).reshape(-1)
+        highest: Map = np.maximum.reduceat(map_.reshape(-1)[: edges[-1]], edges[:-1])[::2]
+        return highest
+
+    def extents(self, component: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+        """(4, component) x1, y1, x2, y2 of boxes around the runs of each component."""
+        row, col = np.divmod(self.starts, self.width)
+        least = np.full((2, count), np.iinfo(np.int64).max)
+        most = np.zeros((2, count), dtype=np.int64)
+        for at, (first, past) in enumerate(((col, col + self.stops - self.starts), (row, row + 1))):
+            np.minimum.at(least[at], component, first)
+            np.maximum.at(most[at], component, past)
+        return np.concatenate([least, most])
 
 
 def peak(map_: Map) -> tuple[float, float]:

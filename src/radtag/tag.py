@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -47,7 +47,7 @@ from radtag.ahead import Step, map_ahead, read_ahead
 from radtag.anatomy import AREAS, Area, estimate
 from radtag.calibration import Calibration
 from radtag.errors import BadSetting, RadtagError, UnreadableImage
-from radtag.geometry import XYXY, Frame, Grid, laid_on_original, reduce_mask, to_original
+from radtag.geometry import XYXY, Frame, Grid, laid_on_original, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
 from radtag.models.folded import folded
@@ -161,6 +161,16 @@ class Prediction:
         if len(self.layers) > 1 or self.joint or one.maps[finding].max() > 1:
             return draw.encode_map(self.map(finding))
         return draw.encode_laid_map(laid_on_original(one.maps[finding], one.grids[finding], one.frame))
+
+    def shown(self, findings: Sequence[int], factor: int) -> NDArray[np.uint8]:
+        """The highest of these findings' maps, in bytes, :attr:`full` = 255, of the image reduced by a whole number."""
+        one = self.layers[0]
+        if len(self.layers) == 1 and not self.joint:
+            frame = one.frame.of_reduced(factor)
+            cells = np.minimum(one.maps / np.float32(self.full), 1)
+            return draw.highest([laid_on_original(cells[i], one.grids[i], frame) for i in findings])
+        maps = (self.map(i, frame_of=lambda frame: frame.of_reduced(factor)) for i in findings)
+        return draw.to_bytes(reduce(np.maximum, maps) / np.float32(self.full))
 
     @property
     def full(self) -> float:
@@ -963,7 +973,7 @@ def _write_image(
             map_file = out / "maps" / safe(tag.finding) / f"{leaf}.png"
             draw.write_bytes(map_file, tag.prediction.encoded(tag.index))
         if "masks" in save:
-            draw.write_mask(out / "masks" / safe(tag.finding) / f"{leaf}.png", tag.mask)
+            draw.write_regions(out / "masks" / safe(tag.finding) / f"{leaf}.png", tag.regions)
         tag.__dict__.pop("map", None)  # of many findings one map at a time is in memory; boxes and mask are known now
     if shown and "counterparts" in save:
         taken = [tag.index for tag in shown if tag.positive]
@@ -994,28 +1004,22 @@ def overlay(tags: Sequence[Tag], *, longest_px: int = OVERLAY_PX) -> PIL.Image.I
     shown = prediction.image.gray8
     factor = -(-max(prediction.image.size_rc) // longest_px)
 
-    def smaller(frame: Frame) -> Frame:
-        return frame.of_reduced(factor)
-
-    map_ = prediction.map(tags[0].index, frame_of=smaller)
-    for tag in tags[1:]:
-        np.maximum(map_, prediction.map(tag.index, frame_of=smaller), out=map_)
-    if prediction.full != 1:
-        map_ = np.clip(map_ / np.float32(prediction.full), 0, 1)
     # A finding has one colour in all pictures; where there are too many for that, those of a picture differ.
     shared = len(prediction.scores) > len(draw.MARKS)
     return draw.annotated(
         np.asarray(PIL.Image.fromarray(shown).reduce(factor)) if factor > 1 else shown,
-        map_,
+        prediction.shown([tag.index for tag in tags], factor),
         [
             draw.Mark(
                 caption=f"{tag.finding} {tag.score:.2f} (positive from {tag.threshold:.2f})",
-                mask=reduce_mask(tag.mask, factor),
+                mask=mask,
+                corner_rc=corner_rc,
                 boxes_xyxy=np.array(tag.boxes) / factor,
                 peak_xy=(tag.peak_xy[0] / factor, tag.peak_xy[1] / factor),
                 colour=number if shared else tag.index,
             )
             for number, tag in enumerate(tags)
+            for mask, corner_rc in [tag.regions.reduced(factor)]
         ],
     )
 
