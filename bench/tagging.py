@@ -1,9 +1,10 @@
 """What tagging costs beyond what it cannot do without: decoding the files, and the network.
 
-    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--save masks] [--run RUN] [--files DIR]
+    python bench/tagging.py [--images 200] [--side 1024] [--rounds 3] [--positive 1] [--save masks]
+                            [--run RUN --files DIR]
 
-An untrained PYLON (EfficientNet-Lite0, 14 findings, 256 px) tags 8-bit gray PNGs. Its thresholds are set so that every
-finding is positive in one image of 14: an image has one positive finding on average, whose pictures are written. With
+An untrained PYLON (EfficientNet-Lite0, 14 findings, 256 px) tags 8-bit gray PNGs. Its thresholds are set so that an
+image has one positive finding on average, or as many as ``--positive`` says, whose pictures are written. With
 ``--run`` and ``--files`` a trained run tags real images, taken again and again until there are as many as asked for,
 by its own thresholds. In every round, one after another:
 
@@ -95,18 +96,19 @@ def make_run(folder: Path, files: list[Path]) -> Run:
     return run
 
 
-def one_positive_an_image(run: Run, files: list[Path]) -> Run:
-    """A calibration by which one image of 14 is positive for a finding, and one of 7 has a mask.
+def with_positives(run: Run, files: list[Path], positive: float) -> Run:
+    """A calibration by which an image has so many positive findings on average, and up to twice as many masks.
 
     As in a trained run, most of a map is close to 0: its median is 0.01, and its threshold 0.5.
     """
+    share = positive / len(FINDINGS)
     plain = Tagger(run)
     predictions = list(plain.predict(image for file in files for image in read_all(file)))
-    score = np.quantile([one.scores for one in predictions], 1 - 1 / len(FINDINGS), axis=0)
+    score = np.quantile([one.scores for one in predictions], 1 - share, axis=0)
     values = np.clip([one.map_grid for one in predictions], 1e-6, 1 - 1e-6).astype(np.float64)
     cells = np.log(values / (1 - values))
     middle = np.median(cells, axis=(0, 2, 3))
-    high = np.quantile(cells.max(axis=(2, 3)), 1 - 2 / len(FINDINGS), axis=0)
+    high = np.quantile(cells.max(axis=(2, 3)), max(1 - 2 * share, 0), axis=0)
     slope = np.log(99) / (high - middle)
     fitted = {
         "score_threshold": score,
@@ -171,6 +173,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--positive", type=float, default=1, help="positive findings an image, of the untrained run")
     parser.add_argument("--save", nargs="*", default=["maps", "masks", "overlays"])
     parser.add_argument("--run", type=Path, help="a trained run")
     parser.add_argument("--files", type=Path, help="a folder of PNGs to tag")
@@ -189,7 +192,7 @@ def main() -> None:
         run = options.run
         if run is None:
             made = make_run(folder / "run", files)
-            one_positive_an_image(made, files).save(made.build_model().state_dict())
+            with_positives(made, files, options.positive).save(made.build_model().state_dict())
             run = made.path
         size = sum(file.stat().st_size for file in files) / len(files)
         saved = " ".join(options.save) or "no pictures"
