@@ -169,6 +169,7 @@ def choose_and_draw(tagger: Predictor, dataset: Dataset, table: PairTable) -> tu
     if len(healthy):
         of_healthy = np.isin(negative // len(findings), healthy)
         negative = negative[of_healthy]
+    negative = negative[table["marked"][negative] > 0]  # where nothing is marked, nobody is alarmed
     seen: set[int] = set()
     for pair in negative[np.argsort(-table["map_max"][negative], kind="stable")]:
         if len(seen) == ALARM_CASES:

@@ -537,7 +537,7 @@ def test_a_damaged_resume_file_is_refused(squares, tmp_path, monkeypatch):
     out = tmp_path / "run"
     unfinished(squares, out, monkeypatch, epochs=2)
     content = (out / "resume.pt").read_bytes()
-    for damaged in (content[: len(content) // 2], b"", b"nonsense"):
+    for damaged in (content[: len(content) // 2], b"", b"nonsense", b"junk", b"a list of nothing"):
         (out / "resume.pt").write_bytes(damaged)
         with pytest.raises(BadRun, match=r"resume\.pt is damaged \(.*\)\. Remove it to begin again\.$"):
             quietly(squares, out, epochs=2)

@@ -389,9 +389,9 @@ def _start_at_prior(model: nn.Module, images: Tensor, labels: Tensor, fresh: Map
         if missing.abs().max() < 1e-3:
             break
         shift = shift + missing / 2
-    model.head.bias += shift * fresh["head"]  # type: ignore[union-attr,operator]
+    model.head.bias += shift * fresh["head"]  # type: ignore[union-attr]
     for one in beside:
-        model.side_head.bias += (log_odds - one.mean(dim=0)) * fresh["side_head"]  # type: ignore[union-attr,operator]
+        model.side_head.bias += (log_odds - one.mean(dim=0)) * fresh["side_head"]  # type: ignore[union-attr]
 
 
 def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -23,7 +23,7 @@ from radtag.data.cache import content_digests
 from radtag.data.table import Dataset
 from radtag.train.run import write_text
 from radtag.train.settings import Settings
-from radtag.words import changes
+from radtag.words import changes, counted
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -243,7 +243,8 @@ def _positives(dataset: Dataset) -> dict[str, int]:
 def _hardware(device: str, processes: int) -> str:
     if device.startswith("cuda"):
         return f"{processes} x {torch.cuda.get_device_name()}"
-    return f"{processes} process(es), {torch.get_num_threads()} CPU threads each, {_processor()}"
+    threads = counted(torch.get_num_threads(), "CPU thread[s]")
+    return f"{counted(processes, 'process[es]')}, {threads} each, {_processor()}"
 
 
 def _processor() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -437,7 +436,9 @@ def read_resume(file: Path, identity: Mapping[str, Any], contents: str) -> dict[
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         same = state["identity"] == log.digest(identity)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes are taken for instructions, which fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise BadRun(f"{file} is damaged ({reason}). Remove it to begin again.") from error
     if not same:

@@ -268,7 +268,8 @@ def settings_from(preset: str | None = None, *, method: str = "pylon", **changes
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise BadSetting(f"there is no setting {where}. {_nearest(where, kind)}") from error
-        raise BadSetting(f"setting {where} = {first['input']!r}: {first['msg']}.") from error
+        told = first["msg"].removeprefix("Value error, ")
+        raise BadSetting(f"setting {where} = {first['input']!r}: {told}.") from error
 
 
 def _nearest(name: str, kind: type[Settings]) -> str:
