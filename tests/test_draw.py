@@ -146,7 +146,8 @@ def test_maps_are_16_bit_gray_and_masks_1_bit(tmp_path):
 
 
 @pytest.mark.parametrize("size_rc", [(1, 1), (5, 9), (300, 413)])
-def test_maps_and_masks_of_any_size_come_back_band_by_band(tmp_path, size_rc):
+def test_maps_and_masks_of_any_size_come_back_band_by_band(monkeypatch, size_rc):
+    monkeypatch.setattr(draw, "_rows_at_once", lambda bytes_of_row: 70)
     stored = np.random.default_rng(0).integers(0, 65536, size_rc)
     map_ = (stored / 65535).astype(np.float32)
     for data in (draw.encode_map(map_), draw.encode_map(np.asfortranarray(map_))):
@@ -166,7 +167,8 @@ def test_maps_and_masks_of_any_size_come_back_band_by_band(tmp_path, size_rc):
         ((5, 5), (1, 1), 0.0),
     ],
 )
-def test_a_map_packed_while_it_is_laid_is_the_map(cells, size_rc, offset):
+def test_a_map_packed_while_it_is_laid_is_the_map(monkeypatch, cells, size_rc, offset):
+    monkeypatch.setattr(draw, "_rows_at_once", lambda bytes_of_row: 70)
     random = np.random.default_rng(1)
     values = random.random(cells).astype(np.float32) ** 6
     values[: cells[0] // 2] = np.round(values[: cells[0] // 2])  # 0 and 1 side by side: no row may wrap around

@@ -352,8 +352,11 @@ def _levels(map_: Gray) -> NDArray[np.uint16]:
 
 
 def _rows_at_once(bytes_of_row: int) -> int:
-    """So many that what is worked on stays in the processor's cache."""
-    return max(1, 2**17 // bytes_of_row)
+    """So many that an image of a megapixel is done at once, and a larger one does not take much memory.
+
+    Less would stay in a smaller cache, and yet take longer: after every call into numpy a thread waits for the others.
+    """
+    return max(1, 2**21 // bytes_of_row)
 
 
 def _high_byte_first(levels: NDArray[np.uint16]) -> NDArray[np.uint8]:
