@@ -55,6 +55,12 @@ def test_true_and_predicted_boxes_differ_in_colour_and_stroke():
     assert (boxes[7:23, 12:28] == 102).all()
 
 
+def test_boxes_are_as_wide_as_asked():
+    wide = draw.boxes(draw.gray(IMAGE), true_xyxy=[(10, 5, 30, 25)], width_px=2)
+    assert (wide[5:7, 10:30] == draw.TRUE).all()
+    assert (wide[7:23, 10:12] == draw.TRUE).all()
+
+
 def test_the_peak_is_a_cross_on_its_pixel():
     cross = (draw.boxes(draw.gray(IMAGE), peak_xy=(50.5, 30.5)) == 255).all(axis=2)
     rows, cols = np.nonzero(cross)

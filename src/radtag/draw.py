@@ -156,10 +156,11 @@ def boxes(
     true_xyxy: ArrayLike = (),
     predicted_xyxy: ArrayLike = (),
     peak_xy: tuple[float, float] | None = None,
+    width_px: int | None = None,
 ) -> Picture:
-    """True boxes (n, 4), predicted boxes (m, 4) and the peak, drawn on a copy."""
+    """True boxes (n, 4), predicted boxes (m, 4) and the peak, drawn on a copy, with lines by the picture's size."""
     drawn = picture.copy()
-    width = _stroke(picture.shape)
+    width = width_px or _stroke(picture.shape)
     for xyxy, colour, dash in ((true_xyxy, TRUE, 0), (predicted_xyxy, PREDICTED, 6 * width)):
         for box in np.asarray(xyxy, dtype=np.float64).reshape(-1, 4):
             _box(drawn, box, colour, HALO, width, dash)

@@ -31,6 +31,8 @@ from radtag.truth import Mask, Truth, truth_of
 
 DARK_CASES = 4
 ALARM_CASES = 6
+LINE_PX = 2
+"""Pages show pictures smaller than they are: a thinner line would be lost in its dark rim."""
 MOST_FINDINGS = 20
 """Findings with pictures in a report; the numbers are of all."""
 PICTURES_BYTES = 3_400_000
@@ -280,7 +282,8 @@ def _draw(image: Image, tag: Tag, truth: Truth | None, side: int, most_bytes: in
     if truth is not None and truth.mask is not None:
         over = _outlined(over, truth.mask, draw.TRUE)
     elif truth is not None:
-        over = draw.boxes(over, true_xyxy=Frame.stretch(image.size_rc, size_rc).boxes_to_frame(truth.boxes_xyxy))
+        true = Frame.stretch(image.size_rc, size_rc).boxes_to_frame(truth.boxes_xyxy)
+        over = draw.boxes(over, true_xyxy=true, width_px=LINE_PX)
     known = "" if truth is None else ", with the true place"
     name = f"{tag.finding}, {tag.image}"
     pictures = (
@@ -309,7 +312,7 @@ def _resampled(values: NDArray[np.float32], size_rc: tuple[int, int]) -> NDArray
 
 
 def _outlined(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """A mask's outline on a picture of another size, two pixels wide so that it is seen on a small screen."""
+    """A mask's outline on a picture of another size, :data:`LINE_PX` wide."""
     inside = _resampled(mask.astype(np.float32), (picture.shape[0], picture.shape[1])) > 0.5
     if mask.any() and not inside.any():  # a lesion smaller than a pixel of the picture
         inside = stretch_mask(mask, (picture.shape[0], picture.shape[1]))
