@@ -24,10 +24,10 @@ from radtag import draw, regions, tag
 from radtag.calibration import Calibration
 from radtag.data.prepare import prepare
 from radtag.errors import BadSetting, UnreadableImage
-from radtag.geometry import Grid, to_original
+from radtag.geometry import Frame, Grid, to_original
 from radtag.images import Image
 from radtag.models import Output
-from radtag.tag import Prediction, Tagger, tag_files
+from radtag.tag import Layer, Prediction, Tagger, tag_files
 
 SIDE = 64
 PLAIN = Calibration.identity(2)
@@ -387,6 +387,26 @@ def test_a_large_image_has_an_overlay_of_a_size_to_look_at(run, tmp_path):
     assert np.abs(np.array([cols.min(), cols.max(), rows.min(), rows.max()]) - (167, 333, 50, 100)).max() < 25
     with PIL.Image.open(tmp_path / "out/maps/bright/a.png") as picture:
         assert picture.size == (2000, 600)
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+@pytest.mark.parametrize("kind", ["one layer", "two layers", "joint", "amounts"])
+def test_an_overlay_shows_the_highest_map_whatever_it_is_made_of(kind, factor):
+    random, size_rc, cells = np.random.default_rng(0), (300, 170), (9, 7)
+    frame = Frame.stretch(size_rc, (90, 70))
+    grids = tuple(Grid(cells, (10.0, 10.0), (5.0 + i, 4.0)) for i in range(3))
+    layers = []
+    for _ in range(1 if kind in ("one layer", "amounts") else 2):
+        maps = random.random((3, *cells), np.float32) ** 3
+        maps = np.log(maps / (1 - maps)) if kind == "joint" else maps  # of amounts, some are more than pictures show
+        layers.append(Layer(maps, grids, frame, changes=maps if kind == "amounts" else None))
+    image = Image(np.full(size_rc, 0.5, np.float32), "a.png")
+    prediction = Prediction(image, np.ones(3, np.float32), tuple(layers), joint=kind == "joint")
+    highest = np.maximum(
+        *(prediction.map(i, frame_of=lambda frame: frame.of_reduced(factor)).astype(np.float64) for i in (0, 2))
+    )
+    expected = 255 * np.minimum(highest / prediction.full, 1)
+    assert np.abs(prediction.shown([0, 2], factor) - expected).max() < 0.55
 
 
 def test_a_second_call_does_nothing_again(run, tmp_path):

@@ -165,10 +165,12 @@ class Prediction:
     def shown(self, findings: Sequence[int], factor: int) -> NDArray[np.uint8]:
         """The highest of these findings' maps, in bytes, :attr:`full` = 255, of the image reduced by a whole number."""
         one = self.layers[0]
-        if len(self.layers) == 1 and not self.joint:
+        cells = one.maps[list(findings)] / np.float32(self.full)
+        # A map that is cut off at the highest value does not change by equal steps between two cells.
+        if len(self.layers) == 1 and not self.joint and cells.max() <= 1:
             frame = one.frame.of_reduced(factor)
-            cells = np.minimum(one.maps / np.float32(self.full), 1)
-            return draw.highest([laid_on_original(cells[i], one.grids[i], frame) for i in findings])
+            grids = [one.grids[i] for i in findings]
+            return draw.highest([laid_on_original(*of_one, frame) for of_one in zip(cells, grids, strict=True)])
         maps = (self.map(i, frame_of=lambda frame: frame.of_reduced(factor)) for i in findings)
         return draw.to_bytes(reduce(np.maximum, maps) / np.float32(self.full))
 
