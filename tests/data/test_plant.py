@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Pillow
 
 from radtag.data import phantom
-from radtag.data.plant import plant
+from radtag.data.plant import Into, plant
 from radtag.data.sources import open_source
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting
@@ -252,6 +252,22 @@ def test_images_of_any_kind_keep_their_labels_beside_what_is_painted(normals: Da
         assert not row["mask:nodule"], "there may be others"
         seen.add((is_ill, with_nodule, with_mass))
     assert {(True, True, True), (False, True, False), (False, False, True)} <= seen
+
+
+@pytest.mark.parametrize("normal", [None, "clear"])
+def test_an_image_with_a_lesion_is_no_longer_called_healthy(normals: Dataset, tmp_path: Path, normal: str | None):
+    name = normal or "No finding"
+    healthy = replace(
+        normals, findings=("mass", name), records=tuple(replace(r, labels=(0.0, 1.0)) for r in normals.records)
+    )
+    rows = _rows(plant(healthy, tmp_path / "out", kinds=("mass",), into="any", normal=normal, progress=False))
+    assert {(row["mass"], row[name]) for row in rows} == {("0", "1"), ("1", "0")}
+
+
+@pytest.mark.parametrize("into", ["healthy", "any"])
+def test_a_name_for_healthy_that_is_no_finding_is_refused(normals: Dataset, tmp_path: Path, into: Into):
+    with pytest.raises(BadData, match="normals has no finding 'clear'; it has mass, oedema"):
+        plant(normals, tmp_path / "out", into=into, normal="clear", progress=False)
 
 
 @pytest.mark.parametrize(

@@ -28,17 +28,33 @@ def healthy(dataset: Dataset, *, normal: str | None = None) -> Dataset:
     Raises:
         BadData: no such finding, or not one image is known to be healthy.
     """
-    if normal is not None and normal not in dataset.findings:
-        raise BadData(f"{dataset.name} has no finding {normal!r}; it has {', '.join(dataset.findings)}.")
     kept = _known_healthy(dataset, normal)
     if not kept:
         raise _nobody_healthy(dataset)
     return replace(dataset, records=kept)
 
 
+def healthy_findings(dataset: Dataset, *, normal: str | None = None) -> frozenset[str]:
+    """The findings of a data set that say that an image is healthy; perhaps none.
+
+    Args:
+        dataset: any.
+        normal: the only one of them; None = those called normal, healthy or no finding.
+
+    Raises:
+        BadData: no such finding.
+    """
+    if normal is None:
+        return frozenset(filter(is_normal, dataset.findings))
+    if normal not in dataset.findings:
+        raise BadData(f"{dataset.name} has no finding {normal!r}; it has {', '.join(dataset.findings)}.")
+    return frozenset({normal})
+
+
 def _known_healthy(dataset: Dataset, normal: str | None) -> tuple[Record, ...]:
     """See :func:`healthy`; perhaps none."""
-    means_healthy = [_means_healthy(name, normal) for name in dataset.findings]
+    say_healthy = healthy_findings(dataset, normal=normal)
+    means_healthy = [name in say_healthy for name in dataset.findings]
     kept = []
     for record in dataset.records:
         said = [label for label, means in zip(record.labels, means_healthy, strict=True) if means]
@@ -55,11 +71,6 @@ def _nobody_healthy(dataset: Dataset) -> BadData:
         f"{dataset.name}: none of its {len(dataset)} images is known to be healthy: none has every finding 0, or a "
         f"finding called normal. Name the finding that means healthy (--normal), or add healthy images."
     )
-
-
-def _means_healthy(finding: str, normal: str | None) -> bool:
-    """Whether a finding of a data set says that an image is healthy; ``normal`` as it is named in that set."""
-    return finding == normal if normal is not None else is_normal(finding)
 
 
 def is_normal(finding: str) -> bool:
@@ -99,9 +110,7 @@ def two_sides(
     if normal is not None and normal not in whole.findings:
         raise BadData(f"{whole.name} has no finding {normal!r}; it has {', '.join(whole.findings)}.")
     names = [normal if normal in one.findings else None for one in sets]
-    mean_healthy = {
-        name for one, own in zip(sets, names, strict=True) for name in one.findings if _means_healthy(name, own)
-    }
+    mean_healthy = {name for one, own in zip(sets, names, strict=True) for name in healthy_findings(one, normal=own)}
     others = tuple(name for name in whole.findings if name not in mean_healthy)
     wanted = tuple(findings) if findings is not None else others
     for name in wanted or whole.findings:

@@ -32,7 +32,7 @@ from PIL import Image as Pillow
 from radtag.anatomy import estimate_lungs
 from radtag.data import lesions, splits
 from radtag.data.files import new_folder, plain_names
-from radtag.data.healthy import healthy
+from radtag.data.healthy import healthy, healthy_findings
 from radtag.data.lesions import KINDS, LOOKS, Anatomy, FloatImage, Look, Mask, boxes_of
 from radtag.data.phantom import progress_bar, write_tables
 from radtag.data.table import Dataset, Record
@@ -106,8 +106,8 @@ def plant(
         kinds: of lesion, in the order of their columns; each about as often as the others.
         look: how easily lesions are seen, see :mod:`radtag.data.lesions`.
         into: "healthy" images, to measure localisation and to train; or "any", to train on beside the images as they
-            are. Their own findings then keep their labels, and what is painted has no mask where it was there before,
-            or may have been, since that is not outlined.
+            are. Their own findings then keep their labels, but for one that means healthy where a lesion is painted;
+            and what is painted has no mask where it was there before, or may have been, since that is not outlined.
         names: kind -> the findings it counts as, in place of its own name; for a set that is trained on beside one
             whose findings are called otherwise (``{"consolidation": ["Pneumonia", "Infiltration"]}``).
         unsure: kind -> findings it may or may not be called by those who label; unknown where it is painted.
@@ -155,6 +155,7 @@ def plant(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadSetting(f"{out} exists and is not empty. Name a new folder, or empty that one.")
     chosen = healthy(dataset, normal=normal) if into == "healthy" else dataset
+    ruled_out = healthy_findings(dataset, normal=normal)
     if limit is not None and limit < len(chosen):
         drawn = np.random.default_rng((seed, 1)).permutation(len(chosen))[:limit]
         chosen = replace(chosen, records=tuple(chosen.records[i] for i in sorted(drawn.tolist())))
@@ -180,6 +181,7 @@ def plant(
                     look,
                     called,
                     doubted,
+                    ruled_out,
                     _lesion_seed(record.image, seed, turn),
                     find_lungs,
                     partial,
@@ -300,6 +302,7 @@ def _plant_one(
     look: Look,
     called: Mapping[str, tuple[str, ...]],
     doubted: Mapping[str, tuple[str, ...]],
+    ruled_out: frozenset[str],
     seed: tuple[int, ...],
     find_lungs: LungFinder | None,
     folder: Path,
@@ -331,9 +334,11 @@ def _plant_one(
     levels, depth = _depth(pixels)
     image = f"images/{name}.png"
     row: dict[str, object] = {"image": image, "patient": record.patient, "split": record.split}
-    for finding, label in before.items():
-        unknown = math.isnan(label) or (finding in in_doubt and label == 0)
-        row[finding] = 1 if finding in masks else "" if unknown else int(label)
+    after = dict(before)
+    if painted_masks:  # an image with a lesion is not healthy
+        after |= dict.fromkeys(ruled_out & before.keys(), 0.0)
+    after |= {finding: math.nan for finding in in_doubt if before[finding] == 0} | dict.fromkeys(masks, 1.0)
+    row |= {finding: "" if math.isnan(label) else int(label) for finding, label in after.items()}
     row |= {"lungs": f"lungs/{name}.png", "attr:original": record.image}
     row["attr:lungs"] = known_by
     Pillow.fromarray(np.rint(painted.astype(np.float64) * levels).astype(depth)).save(folder / image, compress_level=1)
