@@ -33,17 +33,18 @@ def largest_difference(one: Output, other: Output) -> float:
 
 
 @pytest.mark.parametrize(
-    ("method", "backbone", "size_px"),
+    ("method", "options", "backbone", "size_px"),
     [
-        ("pylon", "tf_efficientnet_lite0", 96),  # "same" padding, activations within BatchNorm
-        ("cam", "tf_mobilenetv3_small_minimal_100", 97),  # an odd side, where the padding is another
-        ("pylon", "test_resnet", 64),
-        ("cam", "test_vit", 160),  # nothing to fold
+        ("pylon", {}, "tf_efficientnet_lite0", 96),  # "same" padding, activations within BatchNorm
+        ("cam", {}, "tf_mobilenetv3_small_minimal_100", 97),  # an odd side, where the padding is another
+        ("pylon", {}, "test_resnet", 64),
+        ("pylon", {"side_head": True}, "test_resnet", 64),
+        ("cam", {}, "test_vit", 160),  # nothing to fold
     ],
 )
-def test_a_folded_network_says_the_same_without_batchnorm(method, backbone, size_px):
+def test_a_folded_network_says_the_same_without_batchnorm(method, options, backbone, size_px):
     inputs = torch.randn(3, 1, size_px, size_px)
-    model = build(method, 2, BackboneOptions(name=backbone, weights="none"), {}, size_px)
+    model = build(method, 2, BackboneOptions(name=backbone, weights="none"), options, size_px)
     trained(model, inputs)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
