@@ -62,7 +62,7 @@ from radtag.summary import FROC_BY, PixelCounts, operating_points, summarise
 from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
 from radtag.train.run import Run
 from radtag.truth import Mask, Truth, readers_hit, truth_of
-from radtag.words import changes, counted
+from radtag.words import changes, counted, inflected
 
 Progress = Callable[[int, int], None]
 Inside = Literal["image", "lungs"]
@@ -415,7 +415,10 @@ def plots(table: PairTable, result: Mapping[str, Any]) -> dict[str, list[Plot]]:
         low, high = (np.array([one[side] for one in of["froc"]], dtype=np.float64) for side in ("low", "high"))
         lines = [(one.false_per_image, one.sensitivity) for one in (case.of(number) for case in cases.values())]
         images = int(np.count_nonzero(cases["froc"].finding == number))
-        said = f"{thousands(lesions)} true box{'es' * (lesions != 1)} in {thousands(images)} image{'s' * (images != 1)}"
+        said = (
+            f"{thousands(lesions)} {inflected(lesions, 'true box[es]')}"
+            f" in {thousands(images)} {inflected(images, 'image[s]')}"
+        )
         drawn.setdefault("detections", []).append(
             Plot(finding, said, froc_plot(lines, points["false_per_image"], low, high, finding))
         )

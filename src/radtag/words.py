@@ -15,10 +15,11 @@ def counted(count: int, text: str, spec: str = "") -> str:
         text: in brackets "one|several", or what several add.
         spec: how the number is written, as in ``format``.
     """
-    return f"{count:{spec}} {_inflected(count, text)}"
+    return f"{count:{spec}} {inflected(count, text)}"
 
 
-def _inflected(count: int, text: str) -> str:
+def inflected(count: int, text: str) -> str:
+    """The words of :func:`counted`, without the count."""
     return re.sub(r"\[(?:([^|\]]*)\|)?([^\]]*)\]", lambda m: (m[1] or "") if count == 1 else m[2], text)
 
 
