@@ -208,12 +208,13 @@ def test_the_highest_of_several_maps_in_bytes():
     assert np.abs(draw.highest(laid).astype(float) - 255 * exact).max() < 0.55
 
 
-def test_a_mask_is_outlined_where_it_lies():
-    map_ = np.zeros((520, 640), np.float32)
-    mask = np.zeros(map_.shape, bool)
-    mask[200:300, 400:560] = mask[250:340, 380:420] = True
+@pytest.mark.parametrize("size_rc", [(520, 640), (52, 64)])  # the small one is enlarged
+def test_a_mask_is_outlined_where_it_lies(size_rc):
+    map_ = np.zeros(size_rc, np.float32)
+    mask = np.zeros(size_rc, bool)
+    mask[20:30, 40:56] = mask[25:34, 38:42] = True
     whole = draw.annotated(map_, map_, [draw.Mark("one", mask, (), (3.5, 4.5))])
-    part = draw.annotated(map_, map_, [draw.Mark("one", mask[200:340, 380:560], (), (3.5, 4.5), 0, (200, 380))])
+    part = draw.annotated(map_, map_, [draw.Mark("one", mask[20:34, 38:56], (), (3.5, 4.5), 0, (20, 38))])
     np.testing.assert_array_equal(np.asarray(part), np.asarray(whole))
 
 

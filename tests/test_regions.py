@@ -32,6 +32,11 @@ def test_boxes_are_half_open_eight_connected_and_listed_by_value():
     assert found.area_px == found.mask.sum() == 4
 
 
+def test_of_equally_high_components_the_larger_comes_first():
+    found = regions.find(np.array([[1, 0, 1, 1, 0, 2]], np.float32), 0.5, min_area_px=0)
+    assert found.boxes_xyxy == ((5, 0, 6, 1), (2, 0, 4, 1), (0, 0, 1, 1))
+
+
 @pytest.mark.parametrize(("least", "limited"), [(0, False), (9, False), (4, True)])
 @pytest.mark.parametrize("seed", range(6))
 def test_components_are_those_of_scipy(seed, least, limited):
