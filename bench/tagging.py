@@ -101,6 +101,8 @@ def with_positives(run: Run, files: list[Path], positive: float) -> Run:
 
     As in a trained run, most of a map is close to 0: its median is 0.01, and its threshold 0.5.
     """
+    if not 0 < positive <= len(FINDINGS):
+        raise SystemExit(f"--positive {positive} of {len(FINDINGS)} findings cannot be. Give more than 0, at most all.")
     share = positive / len(FINDINGS)
     plain = Tagger(run)
     predictions = list(plain.predict(image for file in files for image in read_all(file)))

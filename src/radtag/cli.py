@@ -143,6 +143,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 _NEXT_STEPS = {
     FileExistsError: "A file is where a folder should be. Give another path.",
     NotADirectoryError: "A file is where a folder should be. Give another path.",
+    IsADirectoryError: "A folder is where a file should be. Give another path.",
     FileNotFoundError: "Check the path.",
     PermissionError: "Give a path that you may read and write.",
 }
