@@ -250,7 +250,7 @@ def encode_map(map_: Gray) -> bytes:
 
 
 MOST_STEPS = 16
-"""Rows that differ by equal steps in :func:`encode_laid_map`: of n, the outermost are off by at most (n - 1) / 2 of 1/65535."""
+"""Rows that differ by equal steps in :func:`encode_laid_map`: of n, none is off by more than (n - 1) / 2 of 1/65535."""
 
 
 def encode_laid_map(laid: Interpolated) -> bytes:
