@@ -167,7 +167,7 @@ def cells_of_pixels(grid: Grid, frame: Frame, axis: int) -> FloatArray:
 class Places(NamedTuple):
     """Positions along an axis, between cells.
 
-    Args:
+    Attributes:
         low: (n,) the cell at or before each.
         share: (n,) how far from that cell towards the next, 0-1.
     """
@@ -279,7 +279,7 @@ def counted_from_0(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 class Lines(NamedTuple):
     """Maps that change by equal steps from row to row of a piece.
 
-    Args:
+    Attributes:
         starts: (piece,) first row of each.
         further: (piece,) its rows after the first.
         middle: (..., piece, col) the value halfway between its first and last row.
