@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from radtag.data.lesions import KINDS, Look
+from radtag.data.plant import Into
 from radtag.data.seen import Seen
 from radtag.data.sources import SOURCES
 from radtag.errors import BadSetting
@@ -222,7 +223,7 @@ class Plant(_Table):
     share: float = Field(default=0.5, gt=0, lt=1)
     kinds: tuple[str, ...] = ("nodule", "consolidation", "effusion", "pneumothorax")
     look: Look = "plain"
-    into: Literal["healthy", "any"] = "healthy"
+    into: Into = "healthy"
     names: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     unsure: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     normal: str | None = None
