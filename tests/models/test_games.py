@@ -232,13 +232,16 @@ def test_what_tags_is_the_games_localiser(method):
     with torch.inference_mode():
         one, other = model.eval()(inputs), played.eval().localiser(inputs)
     assert torch.equal(one.maps, other.maps)
-    assert played.localiser in list(played.generators.modules())
+    generators = {id(weight) for weight in played.generators.parameters()}
+    critics = {id(weight) for weight in played.critics.parameters()}
+    for name, weight in played.localiser.named_parameters():  # the networks themselves, and not copies
+        assert id(weight) in (critics if name.startswith("witness.") else generators)
 
 
 @pytest.mark.parametrize("window_px", [1, 5])
 def test_the_map_is_the_averaged_amount_of_the_change(window_px):
     torch.manual_seed(0)
-    model = build("taggan", 2, BACKBONE, {"window_px": window_px}, 64).eval()
+    model = build("taggan", 2, BACKBONE, {"window_px": window_px, "witness": False}, 64).eval()
     opened(model.generator)
     with torch.inference_mode():
         output = model(torch.randn(1, 1, 32, 64))
@@ -246,6 +249,43 @@ def test_the_map_is_the_averaged_amount_of_the_change(window_px):
     for _ in range(2 if window_px > 1 else 0):
         by_hand = F.avg_pool2d(by_hand, window_px, 1, window_px // 2, count_include_pad=False)
     torch.testing.assert_close(output.maps, by_hand)
+
+
+@pytest.mark.parametrize("method", ["taggan", "guided"])
+def test_the_witness_says_which_of_what_was_taken_is_the_findings(method):
+    torch.manual_seed(0)
+    alone = build(method, 2, BACKBONE, {"witness": False}, 64).eval()
+    opened(alone.generator)
+    heard = build(method, 2, BACKBONE, {}, 64).eval()
+    heard.generator.load_state_dict(alone.generator.state_dict())
+    heard.witness = Known()
+    inputs = torch.randn(1, 1, 32, 64)
+    with torch.inference_mode():
+        one, other = alone(inputs), heard(inputs)
+    assert torch.equal(one.changes, other.changes)  # the counterpart is made with all that was taken
+    assert one.maps.min() > 0
+    share = (other.maps / one.maps)[0]
+    yes, no = torch.tensor([8.0, -8.0]).sigmoid()
+    for finding, own in ((0, slice(0, 28)), (1, slice(36, 64))):
+        torch.testing.assert_close(share[finding, :, own], yes.expand(32, 28))
+    torch.testing.assert_close(share[0, :, 36:], no.expand(32, 28))
+    assert other.logits[0, 0] != one.logits[0, 0]  # the image's score comes from the map
+
+
+def test_patches_are_no_witness():
+    with pytest.raises(BadSetting, match="options.witness to false"):
+        build("taggan", 2, BACKBONE, {"critic": "patch"}, 64)
+    build("taggan", 2, BACKBONE, {"critic": "patch", "witness": False}, 64)
+
+
+def test_the_critic_is_told_who_has_another_disease_alone():
+    batch = a_batch()  # the first image has the first finding alone, the last one the second
+    told = made("taggan").critic_terms(batch, 1)["disease"]
+    untold = made("taggan", {"others": 0.0}).critic_terms(batch, 1)["disease"]
+    assert told.item() != pytest.approx(untold.item())
+    # What is not known to be absent is not held against anyone.
+    unknown = batch._replace(known=batch.labels.clone())
+    assert made("taggan").critic_terms(unknown, 1)["disease"].item() == pytest.approx(untold.item())
 
 
 def test_a_change_that_swings_about_zero_is_no_gap_in_the_map():

@@ -130,11 +130,17 @@ def mixed_with(real: Tensor, made: Tensor) -> Tensor:
     return torch.lerp(real, made.detach(), share).requires_grad_()
 
 
-def of_changes(changes: Float[Tensor, "image finding row col"], window_px: int = 1, top: float = 0.01) -> Output:
+def of_changes(
+    changes: Float[Tensor, "image finding row col"],
+    window_px: int = 1,
+    weights: Float[Tensor, "image finding row col"] | None = None,
+    top: float = 0.01,
+) -> Output:
     """The output of a localiser whose maps are amounts of change, in units of the image's range.
 
     A lesion hides texture as well as adding density, and where the two cancel the change is 0 inside it: maps are
-    |change|, averaged twice over windows of ``window_px`` (odd; 1 = as it is). The changes themselves stay exact.
+    |change|, averaged twice over windows of ``window_px`` (odd; 1 = as it is), times ``weights`` (0-1), if there are
+    any. The changes themselves stay exact.
 
     The image's logit is the logarithm of the mean of the map's strongest hundredth, which is also defined (and very
     low) for a map of nothing.
@@ -143,6 +149,8 @@ def of_changes(changes: Float[Tensor, "image finding row col"], window_px: int =
     if window_px > 1:
         for _ in range(2):
             maps = F.avg_pool2d(maps, window_px, stride=1, padding=window_px // 2, count_include_pad=False)
+    if weights is not None:
+        maps = maps * weights
     strongest = max(int(top * maps[0, 0].numel()), 1)
     logits = (maps.flatten(2).topk(strongest, dim=2).values.mean(dim=2) + 1e-4).log()
     return Output(logits, maps, changes)

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from radtag.models.backbone import BackboneOptions
 from radtag.models.game import Seen
-from radtag.models.taggan import EncoderGenerator, EvidenceCritic, Pairs, TagGan, TagGanLocaliser, TagGanOptions
+from radtag.models.taggan import (
+    CLASSIFIER,
+    EncoderGenerator,
+    EvidenceCritic,
+    Pairs,
+    TagGan,
+    TagGanLocaliser,
+    TagGanOptions,
+)
 
 
 class GuidedOptions(TagGanOptions):
@@ -46,8 +54,8 @@ class GuidedGenerator(EncoderGenerator):
     def raw(self, inputs: Float[Tensor, "image channel row col"], pairs: Pairs) -> tuple[Tensor, Tensor]:
         """See :meth:`radtag.models.taggan.Generator.raw`."""
         gate, amount = super().raw(inputs, pairs)
-        with torch.no_grad():  # twice: the scale on which it learned the labels
-            evidence = 2 * self.guide(inputs)[pairs.image, 1 + pairs.finding][:, None]
+        with torch.no_grad():
+            evidence = CLASSIFIER * self.guide(inputs)[pairs.image, 1 + pairs.finding][:, None]
         evidence = F.interpolate(evidence, size=gate.shape[-2:], mode="bilinear", align_corners=False)
         return gate + self.strength[pairs.finding][:, None, None, None] * evidence, amount
 
@@ -63,14 +71,17 @@ class Guided(TagGan):
     def begin(self) -> None:
         """The guide is the critic as it is after the warm-up."""
         super().begin()
-        self.localiser.generator.guide.load_state_dict(self.critic.state_dict())  # type: ignore[union-attr]
+        forward: GuidedGenerator = self.generators["to_normal"]  # type: ignore[assignment]
+        forward.guide.load_state_dict(self.critic.state_dict())
 
 
 def build(
     findings: int, backbone: BackboneOptions, options: dict[str, object], size_px: int | None = None
 ) -> TagGanLocaliser:
     """The part that tags, with random weights; see :class:`GuidedOptions` for ``options``."""
-    return TagGanLocaliser(GuidedGenerator(findings, backbone, GuidedOptions.model_validate(options)), findings)
+    chosen = GuidedOptions.model_validate(options)
+    witness = EvidenceCritic(findings, backbone) if chosen.witness else None
+    return TagGanLocaliser(GuidedGenerator(findings, backbone, chosen), findings, witness)
 
 
 def game(findings: int, backbone: BackboneOptions, options: dict[str, object], seen: Seen) -> Guided:

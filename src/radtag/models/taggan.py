@@ -17,7 +17,10 @@ convolutions, PatchGAN critics, least squares, cycles of weight 10. The defaults
 - A map is gate x amount. The gate (0-1) says where. The amount says how much, and is bounded. Both come from cells of 2
   pixels, which leaves less room for a pattern that nobody but the critic sees.
 - Abnormal images as they are stand beside the counterparts as "not normal", and normal ones beside the painted as "not
-  ill".
+  ill"; so do abnormal ones that have other diseases alone, or the critic would forget which disease is which.
+- What is taken away is the same whatever disease is asked for, or nearly: nothing in the game but the sum over an
+  image's diseases is judged. So the critic, which the game trains anyway, is the *witness* when images are tagged: a
+  map is what was taken, where the critic sees this disease. The counterpart is made with all that was taken.
 
 An image with several diseases has a map for each, and all of them are taken away.
 """
@@ -29,7 +32,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from radtag.models.backbone import Backbone, BackboneOptions
@@ -38,6 +41,9 @@ from radtag.models.game import taken_for_real as fooled
 from radtag.models.output import Output, pool
 
 Sign = Literal["either", "adds", "removes"]
+
+CLASSIFIER = 2.0
+"""The game is played on logits of about 1; a classifier's are about so many times as large."""
 
 
 class TagGanOptions(BaseModel):
@@ -76,6 +82,9 @@ class TagGanOptions(BaseModel):
         window_px: side of the windows, in pixels of the network's input, over which |M| is averaged (twice) for the
             map; odd, 1 leaves it as it is. The counterpart is made with M itself.
         as_they_are: weight, among what is not normal (not ill), of abnormal (normal) images as they are.
+        others: weight, among what does not have a disease, of abnormal images that are known not to have it.
+        witness: whether maps are weighted by the critic's chance for the finding ("evidence" alone), which has to see
+            the image once more.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,6 +114,8 @@ class TagGanOptions(BaseModel):
     everywhere: float = Field(default=0.5, ge=0)
     guidance: float = Field(default=0.5, ge=0)
     as_they_are: float = Field(default=1.0, ge=0)
+    others: float = Field(default=1.0, ge=0)
+    witness: bool = True
     window_px: int = Field(default=5, ge=1)
 
     @field_validator("window_px")
@@ -113,6 +124,12 @@ class TagGanOptions(BaseModel):
         if value % 2 == 0:
             raise ValueError("a window has a centre: its side is odd")
         return value
+
+    @model_validator(mode="after")
+    def _known_witness(self) -> TagGanOptions:
+        if self.witness and self.critic != "evidence":
+            raise ValueError('a critic of patches is no witness: set options.witness to false, or critic to "evidence"')
+        return self
 
 
 PUBLISHED = {
@@ -134,6 +151,8 @@ PUBLISHED = {
     "everywhere": 0.0,
     "guidance": 0.0,
     "as_they_are": 0.0,
+    "others": 0.0,
+    "witness": False,
     "window_px": 1,
 }
 """What methods near the paper do; the preset "published"."""
@@ -378,7 +397,7 @@ class TagGan(Game):
         self.options, self.seen, self.findings = options, seen, findings
         self.generators = nn.ModuleDict(
             {
-                "to_normal": TagGanLocaliser(self._forward_generator(findings, backbone), findings),
+                "to_normal": self._forward_generator(findings, backbone),
                 "to_ill": generator(findings, backbone, options, noise_channels=4),
             }
         )
@@ -395,8 +414,10 @@ class TagGan(Game):
 
     @property
     def localiser(self) -> TagGanLocaliser:
-        """The forward generator."""
-        return self.generators["to_normal"]  # type: ignore[return-value]
+        """The forward generator, with the critic for a witness."""
+        forward: Generator = self.generators["to_normal"]  # type: ignore[assignment]
+        witness = self.critic if self.options.witness else None
+        return TagGanLocaliser(forward, self.findings, witness)  # type: ignore[arg-type]
 
     @property
     def critic(self) -> EvidenceCritic | PatchCritic:
@@ -419,8 +440,7 @@ class TagGan(Game):
         labels = torch.cat([batch.labels, torch.zeros_like(batch.labels)])
         target = torch.cat([labels.amax(dim=1, keepdim=True), labels], dim=1)
         judged = self._judged(self.critic(self.seen(images))).flatten(2).mean(dim=2)
-        # The game is played on logits of about 1; a classifier's are about twice as large.
-        losses = F.binary_cross_entropy_with_logits(2 * judged, target, reduction="none")
+        losses = F.binary_cross_entropy_with_logits(CLASSIFIER * judged, target, reduction="none")
         if batch.known is None:
             return {"labels": losses.mean()}
         # An ill image is ill, and a healthy one has nothing, whatever else is unknown.
@@ -482,6 +502,10 @@ class TagGan(Game):
         healthy, ill, made_normal, *made_ill = judged.split(len(batch.ill))
         not_normal = [(1.0, judged_as(o.rule, -made_normal[:, 0], real=False).mean())]
         not_ill = [(1.0, _of_labels(judged_each(o.rule, one[:, 1:], real=False), batch.asked)) for one in made_ill]
+        if o.others:
+            without = (1 - batch.labels) * (1 if batch.known is None else batch.known)
+            if without.any():  # of one finding, nobody has another
+                not_ill.append((o.others, _of_labels(judged_each(o.rule, ill[:, 1:], real=False), without)))
         if o.as_they_are:
             well = _of_labels(judged_each(o.rule, healthy[:, 1:], real=False), batch.asked)
             not_normal.append((o.as_they_are, judged_as(o.rule, -ill[:, 0], real=False).mean()))
@@ -519,7 +543,7 @@ class TagGan(Game):
 
     def _take(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """What the forward generator takes for these labels: changes and gates (image, row, col), summed over them."""
-        return _summed(self.localiser.generator, self.seen(images), labels)
+        return _summed(self.generators["to_normal"], self.seen(images), labels)
 
     def _paint(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """What the backward generator adds."""
@@ -547,22 +571,30 @@ class TagGan(Game):
 
 
 class TagGanLocaliser(nn.Module):
-    """The forward generator as a localiser: every finding is asked for.
+    """The forward generator as a localiser: every finding is asked for, and the witness heard.
 
     Args:
         generator: trained or not.
         findings: how many it knows.
+        witness: the critic, or None.
     """
 
-    def __init__(self, generator: Generator, findings: int) -> None:
+    def __init__(self, generator: Generator, findings: int, witness: EvidenceCritic | None) -> None:
         super().__init__()
-        self.generator, self.findings = generator, findings
+        self.generator, self.findings, self.witness = generator, findings, witness
 
     def forward(self, inputs: Float[Tensor, "image channel row col"]) -> Output:
-        """Normalised images -> logits (image, finding) and |changes| (image, finding, row, col)."""
+        """Normalised images -> logits (image, finding), maps and changes (image, finding, row, col).
+
+        Maps are |changes|, averaged over windows, each cell times the witness's chance (0-1) for the finding there.
+        """
         pairs = Pairs.all(len(inputs), self.findings, inputs.device)
-        changes = self.generator(inputs, pairs).changes
-        return of_changes(changes.unflatten(0, (len(inputs), self.findings)), self.generator.options.window_px)
+        changes = self.generator(inputs, pairs).changes.unflatten(0, (len(inputs), self.findings))
+        seen = None
+        if self.witness is not None:
+            chance = (CLASSIFIER * self.witness(inputs)[:, 1:].float()).sigmoid()
+            seen = F.interpolate(chance, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
+        return of_changes(changes, self.generator.options.window_px, seen)
 
 
 def generator(findings: int, backbone: BackboneOptions, options: TagGanOptions, noise_channels: int) -> Generator:
@@ -610,7 +642,8 @@ def build(
 ) -> TagGanLocaliser:
     """The part that tags, with random weights; see :class:`TagGanOptions` for ``options``."""
     chosen = TagGanOptions.model_validate(options)
-    return TagGanLocaliser(generator(findings, backbone, chosen, noise_channels=0), findings)
+    witness = EvidenceCritic(findings, backbone) if chosen.witness else None
+    return TagGanLocaliser(generator(findings, backbone, chosen, noise_channels=0), findings, witness)
 
 
 def game(findings: int, backbone: BackboneOptions, options: dict[str, object], seen: Seen) -> TagGan:
