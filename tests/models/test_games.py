@@ -256,7 +256,7 @@ def test_the_witness_says_which_of_what_was_taken_is_the_findings(method):
     torch.manual_seed(0)
     alone = build(method, 2, BACKBONE, {"witness": False}, 64).eval()
     opened(alone.generator)
-    heard = build(method, 2, BACKBONE, {}, 64).eval()
+    heard = build(method, 2, BACKBONE, {"witness_px": 9}, 64).eval()
     heard.generator.load_state_dict(alone.generator.state_dict())
     heard.witness = Known()
     inputs = torch.randn(1, 1, 32, 64)
@@ -266,9 +266,12 @@ def test_the_witness_says_which_of_what_was_taken_is_the_findings(method):
     assert one.maps.min() > 0
     share = (other.maps / one.maps)[0]
     yes, no = torch.tensor([8.0, -8.0]).sigmoid()
-    for finding, own in ((0, slice(0, 28)), (1, slice(36, 64))):
-        torch.testing.assert_close(share[finding, :, own], yes.expand(32, 28))
-    torch.testing.assert_close(share[0, :, 36:], no.expand(32, 28))
+    # Half the image each; between them the cells' interpolation (2), and windows of 9 twice.
+    torch.testing.assert_close(share[0, :, :29], yes.expand(32, 29))
+    torch.testing.assert_close(share[0, :, 43:], no.expand(32, 21))
+    torch.testing.assert_close(share[1, :, 35:], yes.expand(32, 29))
+    torch.testing.assert_close(share[1, :, :21], no.expand(32, 21))
+    assert 0.5 < share[0, 0, 33] < yes  # beyond the evidence, within its reach
     assert other.logits[0, 0] != one.logits[0, 0]  # the image's score comes from the map
 
 

@@ -85,6 +85,8 @@ class TagGanOptions(BaseModel):
         others: weight, among what does not have a disease, of abnormal images that are known not to have it.
         witness: whether maps are weighted by the critic's chance for the finding ("evidence" alone), which has to see
             the image once more.
+        witness_px: side of the windows, in pixels of the network's input, over which that chance is taken at its
+            largest and then averaged, since what tells a disease may be its edge; odd, 1 leaves it as it is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -116,9 +118,10 @@ class TagGanOptions(BaseModel):
     as_they_are: float = Field(default=1.0, ge=0)
     others: float = Field(default=1.0, ge=0)
     witness: bool = True
+    witness_px: int = Field(default=9, ge=1)
     window_px: int = Field(default=5, ge=1)
 
-    @field_validator("window_px")
+    @field_validator("window_px", "witness_px")
     @classmethod
     def _odd(cls, value: int) -> int:
         if value % 2 == 0:
@@ -586,15 +589,18 @@ class TagGanLocaliser(nn.Module):
     def forward(self, inputs: Float[Tensor, "image channel row col"]) -> Output:
         """Normalised images -> logits (image, finding), maps and changes (image, finding, row, col).
 
-        Maps are |changes|, averaged over windows, each cell times the witness's chance (0-1) for the finding there.
+        Maps are |changes|, averaged over windows, times the witness's chance (0-1) for the finding near there.
         """
         pairs = Pairs.all(len(inputs), self.findings, inputs.device)
         changes = self.generator(inputs, pairs).changes.unflatten(0, (len(inputs), self.findings))
-        seen = None
+        options, chance = self.generator.options, None
         if self.witness is not None:
             chance = (CLASSIFIER * self.witness(inputs)[:, 1:].float()).sigmoid()
-            seen = F.interpolate(chance, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
-        return of_changes(changes, self.generator.options.window_px, seen)
+            chance = F.interpolate(chance, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
+            side = options.witness_px
+            chance = F.max_pool2d(chance, side, stride=1, padding=side // 2)
+            chance = F.avg_pool2d(chance, side, stride=1, padding=side // 2, count_include_pad=False)
+        return of_changes(changes, options.window_px, chance)
 
 
 def generator(findings: int, backbone: BackboneOptions, options: TagGanOptions, noise_channels: int) -> Generator:
