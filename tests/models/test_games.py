@@ -276,7 +276,7 @@ def test_the_witness_says_which_of_what_was_taken_is_the_findings(method):
 
 
 def test_patches_are_no_witness():
-    with pytest.raises(BadSetting, match="options.witness to false"):
+    with pytest.raises(BadSetting, match="a critic of patches is no witness"):
         build("taggan", 2, BACKBONE, {"critic": "patch"}, 64)
     build("taggan", 2, BACKBONE, {"critic": "patch", "witness": False}, 64)
 
