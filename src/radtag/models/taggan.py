@@ -118,7 +118,7 @@ class TagGanOptions(BaseModel):
     as_they_are: float = Field(default=1.0, ge=0)
     others: float = Field(default=1.0, ge=0)
     witness: bool = True
-    witness_px: int = Field(default=9, ge=1)
+    witness_px: int = Field(default=17, ge=1)
     window_px: int = Field(default=5, ge=1)
 
     @field_validator("window_px", "witness_px")
