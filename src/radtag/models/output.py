@@ -18,7 +18,7 @@ class Output(NamedTuple):
     ``logits`` is (batch, finding), ``maps`` is (batch, finding, row, col), both float32.
 
     A method that changes the image has ``changes`` as well, of the maps' shape: what it takes away, signed, in units of
-    the image's range. Its maps are the amounts |changes| (0-1), not logits.
+    the image's range. Its maps are amounts (0-1) made from |changes|, not logits.
 
     A network with several heads has their logits in ``heads``, of the shape of ``logits``, which is their mean; each is
     trained on the labels.
