@@ -288,7 +288,17 @@ def test_the_critic_is_told_who_has_another_disease_alone():
     assert told.item() != pytest.approx(untold.item())
     # What is not known to be absent is not held against anyone.
     unknown = batch._replace(known=batch.labels.clone())
-    assert made("taggan").critic_terms(unknown, 1)["disease"].item() == pytest.approx(untold.item())
+    loss = made("taggan").critic_terms(unknown, 1)["disease"]
+    played = made("taggan", {"others": 0.0})
+    with torch.no_grad():
+        judged = played._judged(played.critic(SEEN(batch.healthy)))
+    well = taggan._of_labels(taggan.judged_each("hinge", judged[:, 1:], real=False), batch.asked)
+    # Two equal shares instead of one: healthy images, and nobody.
+    assert untold.item() - loss.item() == pytest.approx(well.item() / 2, rel=1e-4)
+    # Of one finding, nobody has another.
+    alone = batch._replace(labels=batch.labels.amax(dim=1, keepdim=True), asked=batch.asked.amax(dim=1, keepdim=True))
+    one = [made("taggan", {"others": weight}, findings=1).critic_terms(alone, 1)["disease"] for weight in (0.0, 1.0)]
+    assert one[0].item() == one[1].item()
 
 
 def test_a_change_that_swings_about_zero_is_no_gap_in_the_map():

@@ -505,10 +505,9 @@ class TagGan(Game):
         healthy, ill, made_normal, *made_ill = judged.split(len(batch.ill))
         not_normal = [(1.0, judged_as(o.rule, -made_normal[:, 0], real=False).mean())]
         not_ill = [(1.0, _of_labels(judged_each(o.rule, one[:, 1:], real=False), batch.asked)) for one in made_ill]
-        if o.others:
+        if o.others and self.findings > 1:  # not by what this batch has: processes share it, and have to agree
             without = (1 - batch.labels) * (1 if batch.known is None else batch.known)
-            if without.any():  # of one finding, nobody has another
-                not_ill.append((o.others, _of_labels(judged_each(o.rule, ill[:, 1:], real=False), without)))
+            not_ill.append((o.others, _of_labels(judged_each(o.rule, ill[:, 1:], real=False), without)))
         if o.as_they_are:
             well = _of_labels(judged_each(o.rule, healthy[:, 1:], real=False), batch.asked)
             not_normal.append((o.as_they_are, judged_as(o.rule, -ill[:, 0], real=False).mean()))
