@@ -275,6 +275,15 @@ def test_the_witness_says_which_of_what_was_taken_is_the_findings(method):
     assert other.logits[0, 0] != one.logits[0, 0]  # the image's score comes from the map
 
 
+def test_what_is_nearby_is_what_squares_give():
+    torch.manual_seed(0)
+    chance = torch.rand(2, 3, 20, 30)
+    square = F.max_pool2d(chance, 7, stride=1, padding=3)
+    square = F.avg_pool2d(square, 7, stride=1, padding=3, count_include_pad=False)
+    torch.testing.assert_close(taggan._nearby(chance, 7), square)
+    assert torch.equal(taggan._nearby(chance, 1), chance)
+
+
 def test_patches_are_no_witness():
     with pytest.raises(BadSetting, match="a critic of patches is no witness"):
         build("taggan", 2, BACKBONE, {"critic": "patch"}, 64)

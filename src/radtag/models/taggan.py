@@ -596,9 +596,7 @@ class TagGanLocaliser(nn.Module):
         if self.witness is not None:
             chance = (CLASSIFIER * self.witness(inputs)[:, 1:].float()).sigmoid()
             chance = F.interpolate(chance, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
-            side = options.witness_px
-            chance = F.max_pool2d(chance, side, stride=1, padding=side // 2)
-            chance = F.avg_pool2d(chance, side, stride=1, padding=side // 2, count_include_pad=False)
+            chance = _nearby(chance, options.witness_px)
         return of_changes(changes, options.window_px, chance)
 
 
@@ -636,6 +634,20 @@ def _summed(
     pairs = Pairs.of(labels)
     maps: Maps = generator(inputs, pairs)
     return pairs.per_image(maps.changes, len(inputs)), pairs.per_image(maps.gates, len(inputs))
+
+
+def _nearby(chance: Float[Tensor, "image finding row col"], side: int) -> Float[Tensor, "image finding row col"]:
+    """The largest value within windows of ``side`` pixels (odd), averaged over such windows.
+
+    Columns first and then rows: the same as squares, for a fraction of their cost.
+    """
+    lines: tuple[tuple[int, int], ...] = ((side, 1), (1, side))
+    for line in lines:
+        chance = F.max_pool2d(chance, line, stride=1, padding=(line[0] // 2, line[1] // 2))
+    for line in lines:
+        padding = (line[0] // 2, line[1] // 2)
+        chance = F.avg_pool2d(chance, line, stride=1, padding=padding, count_include_pad=False)
+    return chance
 
 
 def _variation(maps: Float[Tensor, "image row col"]) -> Float[Tensor, ""]:
