@@ -135,9 +135,10 @@ def _refused_options(method: str) -> Iterator[None]:
             near = get_close_matches(name, known, n=1)
             advice = f"Did you mean options.{near[0]}?" if near else f"Its settings: {', '.join(known)}."
             raise BadSetting(f"{method} has no setting options.{name}. {advice}") from error
+        told = first["msg"].removeprefix("Value error, ")
+        setting = f"setting options.{name}" if name else "settings options"  # of several that do not fit each other
         raise BadSetting(
-            f"setting options.{name} = {first['input']!r} of {method}: {first['msg']}."
-            f" docs/methods/{method}.md lists its settings."
+            f"{setting} = {first['input']!r} of {method}: {told}. docs/methods/{method}.md lists its settings."
         ) from error
 
 
