@@ -26,6 +26,7 @@ from radtag.models.taggan import (
     TagGan,
     TagGanLocaliser,
     TagGanOptions,
+    localiser,
 )
 
 
@@ -79,9 +80,8 @@ def build(
     findings: int, backbone: BackboneOptions, options: dict[str, object], size_px: int | None = None
 ) -> TagGanLocaliser:
     """The part that tags, with random weights; see :class:`GuidedOptions` for ``options``."""
-    chosen = GuidedOptions.model_validate(options)
-    witness = EvidenceCritic(findings, backbone) if chosen.witness else None
-    return TagGanLocaliser(GuidedGenerator(findings, backbone, chosen), findings, witness)
+    forward = GuidedGenerator(findings, backbone, GuidedOptions.model_validate(options))
+    return localiser(forward, findings, backbone)
 
 
 def game(findings: int, backbone: BackboneOptions, options: dict[str, object], seen: Seen) -> Guided:

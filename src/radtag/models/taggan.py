@@ -607,6 +607,12 @@ def generator(findings: int, backbone: BackboneOptions, options: TagGanOptions, 
     return UnetGenerator(findings, backbone.channels, options, noise_channels)
 
 
+def localiser(forward: Generator, findings: int, backbone: BackboneOptions) -> TagGanLocaliser:
+    """The part that tags, of a forward generator; the witness, if its options ask for one, has random weights."""
+    witness = EvidenceCritic(findings, backbone) if forward.options.witness else None
+    return TagGanLocaliser(forward, findings, witness)
+
+
 def judged_each(rule: Rule, judgement: Float[Tensor, "image finding cell"], *, real: bool) -> Tensor:
     """:func:`judged_as` for each finding by itself, (image, finding)."""
     return judged_as(rule, judgement.flatten(0, 1), real=real).unflatten(0, judgement.shape[:2])
@@ -659,8 +665,7 @@ def build(
 ) -> TagGanLocaliser:
     """The part that tags, with random weights; see :class:`TagGanOptions` for ``options``."""
     chosen = TagGanOptions.model_validate(options)
-    witness = EvidenceCritic(findings, backbone) if chosen.witness else None
-    return TagGanLocaliser(generator(findings, backbone, chosen, noise_channels=0), findings, witness)
+    return localiser(generator(findings, backbone, chosen, noise_channels=0), findings, backbone)
 
 
 def game(findings: int, backbone: BackboneOptions, options: dict[str, object], seen: Seen) -> TagGan:
