@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -12,6 +13,8 @@ from radtag.benchmark import plan
 from radtag.benchmark.plan import read_plan
 from radtag.benchmark.work import chosen
 from radtag.errors import BadSetting
+from radtag.models import CLASSIFIERS
+from radtag.saliency import Method as Explanation
 
 WHOLE = """
 title = "Two methods"
@@ -269,3 +272,19 @@ def test_the_file_of_chestxray14_is_whole(root: Path, monkeypatch: pytest.Monkey
     settings = plan.method_settings(cell)
     assert (settings.epochs, settings.lr, settings.batch_size, settings.size_px) == (5, 4e-4, 8, 256)  # type: ignore[attr-defined]
     assert settings.options == {"pool": "lse", "sharpness": 5}
+
+
+def test_the_file_of_rivals_is_whole(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NIH14", "nih")
+    monkeypatch.setenv("COVID", "covid")
+    trained = {cell.method.method for cell in read_plan(root / "runs" / "nih14_rivals.toml").cells()}
+    assert trained >= set(CLASSIFIERS)
+
+
+def test_the_file_of_explanations_is_whole(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NIH14", "nih")
+    plan = read_plan(root / "runs" / "nih14_explanations.toml")
+    explained = {cell.method.explain for cell in plan.cells()}
+    assert explained == {None, *get_args(Explanation)} - {"cam"}  # which is the network's own map
+    run = plan.filled(plan.cells()[1].method.run, plan.cells()[1])
+    assert run == "runs/out/nih14/cells/ChestX-ray14/CAM_average/fold1-seed0/run"

@@ -268,6 +268,23 @@ def test_insertion_and_deletion_of_folds_are_pooled(tmp_path: Path, data: Path):
     assert json.loads(file.read_text())["about"]["faithfulness"] == 2
 
 
+def test_of_a_limited_source_some_outlined_images_are_scored(tmp_path: Path, data: Path):
+    file = folded(tmp_path, data, source="limit = 3")
+    outcome = benchmark(read_plan(file), console=Console(quiet=True))
+    assert outcome.ok, outcome.lines()
+    source = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sources"]["squares"]
+    assert source["images"] == 6  # three of each fold, of four that have a square
+    assert source["methods"]["CAM"]["total"]["pointing"]["n"] == 6
+    cell = tmp_path / "out/cells/squares/CAM/fold0-seed0"
+    assert json.loads((cell / "cell.json").read_text())["source"]["limit"] == 3
+    assert "3 of 4 images where a finding is outlined" in (cell / "evaluation" / "metrics.json").read_text()
+
+    file.write_text(file.read_text().replace("limit = 3", "limit = 2"))
+    again = benchmark(read_plan(file), console=Console(quiet=True))
+    assert "limit" in again.states[0].note  # what was scored on three is not taken for what two would give
+    assert not again.ok
+
+
 def test_groups_of_folds_are_pooled(tmp_path: Path, data: Path):
     file = folded(tmp_path, data, source='by = ["sex", "size"]')
     outcome = benchmark(read_plan(file), console=Console(quiet=True))

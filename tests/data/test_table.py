@@ -50,6 +50,29 @@ def test_splits_are_chosen_and_given():
     assert THREE.notes == ()
 
 
+def test_some_outlined_images_are_drawn_each_findings_in_turn(tmp_path: Path):
+    box = ((1.0, 2.0, 3.0, 4.0),)
+    masses = [record(f"m{i}.png", boxes_xyxy={"Mass": box}) for i in range(20)]
+    nodules = [record(f"n{i}.png", (0.0, 1.0), masks={"Nodule": tmp_path}) for i in range(3)]
+    both = record("both.png", (1.0, 1.0), boxes_xyxy={"Mass": box, "Nodule": box})
+    data = dataset(record("plain.png"), *masses, *nodules, both)
+    drawn = data.outlined(6, seed=1)
+    names = [one.image for one in drawn.records]
+    assert len(names) == 6
+    assert "plain.png" not in names
+    count = {finding: sum(finding in {**r.boxes_xyxy, **r.masks} for r in drawn.records) for finding in data.findings}
+    assert abs(count["Mass"] - count["Nodule"]) <= 1
+    assert names == [one.image for one in data.records if one.image in names]  # in their order
+    assert drawn.notes == ("6 of 24 images where a finding is outlined, drawn with seed 1",)
+    assert data.outlined(6, seed=1) == drawn
+    assert [one.image for one in data.outlined(6, seed=2).records] != names
+    assert len(data.outlined(100)) == 24
+    assert data.with_findings(["Nodule"]).outlined(100).records[-1].image == "both.png"
+    assert len(data.with_findings(["Nodule"]).outlined(100)) == 4
+    with pytest.raises(BadData, match="no finding is outlined in any image"):
+        dataset(record("plain.png")).outlined(3)
+
+
 def test_findings_are_chosen_with_their_labels():
     swapped = THREE.with_findings(["Nodule", "Mass"])
     assert swapped.findings == ("Nodule", "Mass")

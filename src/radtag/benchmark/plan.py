@@ -63,6 +63,8 @@ class Source(_Table):
             no image of keeps its own splits.
         split_seed: with which splits are drawn where there are none.
         only: the splits that are scored.
+        limit: at most so many images are scored, of those where a finding is outlined: each finding's in turn, drawn
+            with `split_seed`. For methods that take seconds an image; left out, all images.
         findings: the findings wanted; left out, all.
         normal: the finding that means healthy, for methods of two sides.
         folds: of a cross-validation: each is a run, and the folds are pooled.
@@ -80,6 +82,7 @@ class Source(_Table):
     splits: str | None = None
     split_seed: Seed = 0
     only: tuple[str, ...] = ("test",)
+    limit: int | None = Field(default=None, ge=1)
     findings: tuple[str, ...] | None = None
     normal: str | None = None
     folds: tuple[int | str, ...] = ()

@@ -419,7 +419,8 @@ def _scored_on(source: Mapping[str, Any]) -> Dataset:
         source: a source of the file, filled in.
 
     Raises:
-        BadData: files that contradict the layout, or splits of nothing that there is.
+        BadData: files that contradict the layout, splits of nothing that there is, or a limit where nothing is
+            outlined.
     """
     seed, only, findings = int(source["split_seed"]), source["only"], source["findings"]
     if source["scored_on"] is not None:
@@ -430,7 +431,8 @@ def _scored_on(source: Mapping[str, Any]) -> Dataset:
         dataset = select(from_file_for(loaded, Path(source["splits"]))[0], only=only, seed=seed)
     else:
         dataset = open_source(source["spec"], only=only, seed=seed)
-    return dataset if findings is None else dataset.with_findings(findings)
+    dataset = dataset if findings is None else dataset.with_findings(findings)
+    return dataset if source["limit"] is None else dataset.outlined(source["limit"], seed)
 
 
 def _scoring(plan: Plan, cell: Cell) -> dict[str, Any]:
@@ -444,6 +446,7 @@ def _scoring(plan: Plan, cell: Cell) -> dict[str, Any]:
     names = ["spec", "scored_on", "splits", "split_seed", "only", "findings", "inside"]
     # What is as it was before there was a choice is not written down: benchmarks of then go on.
     names += ["seen"] if cell.source.seen != "refuse" else []
+    names += ["limit"] if cell.source.limit is not None else []
     names += ["by"] if cell.source.by else []
     return {
         "run": run,

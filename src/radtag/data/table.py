@@ -162,6 +162,34 @@ class Dataset:
             )
         return replace(self, records=chosen)
 
+    def outlined(self, limit: int, seed: int = 0) -> Dataset:
+        """At most ``limit`` of the images where a finding is outlined, by a box or a mask, drawn with a seed.
+
+        Findings come in turn, the one with the fewest images so far first, so that each has about as many as the
+        others. Images stay in their order.
+
+        Raises:
+            BadData: nothing is outlined in any image.
+        """
+        found = [set(record.boxes_xyxy) | set(record.masks) for record in self.records]
+        left = {
+            finding: [int(i) for i in np.random.default_rng(seed).permutation(len(self)) if finding in found[i]]
+            for finding in self.findings
+        }
+        outlined = len(set().union(*left.values()))
+        if not outlined:
+            raise BadData(f"{self.name}: no finding is outlined in any image. Leave the limit out.")
+        counts = dict.fromkeys(self.findings, 0)
+        chosen: set[int] = set()
+        while len(chosen) < min(limit, outlined):
+            finding = min((name for name in left if set(left[name]) - chosen), key=counts.__getitem__)
+            image = next(i for i in left[finding] if i not in chosen)
+            chosen.add(image)
+            for name in found[image] & counts.keys():
+                counts[name] += 1
+        note = f"{len(chosen)} of {outlined} images where a finding is outlined, drawn with seed {seed}"
+        return replace(self, records=tuple(self.records[i] for i in sorted(chosen)), notes=(*self.notes, note))
+
     def with_splits(self, split_of: Mapping[str, str], note: str) -> Dataset:
         """The same images, each in the split its name is given; names not given are left out of every split."""
         records = tuple(replace(record, split=split_of.get(record.image, "")) for record in self.records)
