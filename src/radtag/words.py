@@ -23,6 +23,11 @@ def inflected(count: int, text: str) -> str:
     return re.sub(r"\[(?:([^|\]]*)\|)?([^\]]*)\]", lambda m: (m[1] or "") if count == 1 else m[2], text)
 
 
+def own_words(message: str) -> str:
+    """What one of our validators said, without what pydantic puts before it."""
+    return message.removeprefix("Value error, ")
+
+
 def changes(was: Mapping[str, Any], now: Mapping[str, Any], most: int = 5) -> str:
     """What differs between nested values, by name: "epochs was 4, now 5; augment.flip_p was 0.5, now 0"; "" if nothing.
 

@@ -32,6 +32,7 @@ from radtag.report.terminal import MAIN
 from radtag.saliency import Method as Explanation
 from radtag.saliency import Scale
 from radtag.train.settings import Settings, settings_from
+from radtag.words import own_words
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _PLACE = re.compile(r"\{([^{}]+)\}")
@@ -608,7 +609,7 @@ def _explained(error: ValidationError, raw: Mapping[str, Any]) -> str:
         at = 3 if where[0] == "prepare" else 2  # behind a step's number stands its act
     # Behind the key, beside the numbers of a list, stands what kind of value was tried.
     key = ".".join(str(part) for i, part in enumerate(where[at:]) if i == 0 or isinstance(part, int))
-    told = first["msg"].removeprefix("Value error, ")
+    told = own_words(first["msg"])
     if first["type"] == "extra_forbidden":
         return f"{_joined(words)}there is no key {key}. {instead(key.rpartition('.')[2], list(model.model_fields))}"
     if first["type"] == "missing":

@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,20 +171,15 @@ def plant(
             (partial / folder).mkdir(parents=True)
         outcomes = []
         with ThreadPoolExecutor(workers) as pool, progress_bar(len(jobs), "planting lesions", progress) as advance:
+            painter = _Painter(look, called, doubted, ruled_out, find_lungs, partial)
             waiting = [
                 pool.submit(
-                    _plant_one,
+                    painter.plant,
                     record,
                     names[record.image] + (f"~{turn + 1}" if turn else ""),  # no plain name has a tilde
                     _labels_before(record, dataset.findings, findings, into),
                     plan[record.image, turn],
-                    look,
-                    called,
-                    doubted,
-                    ruled_out,
                     _lesion_seed(record.image, seed, turn),
-                    find_lungs,
-                    partial,
                 )
                 for record, turn in jobs
             ]
@@ -294,63 +289,86 @@ def _labels_before(record: Record, known: Sequence[str], findings: Sequence[str]
 _PAINTING_ORDER = ("pneumothorax", "cardiomegaly", "effusion", "consolidation", "atelectasis", "mass", "nodule")
 
 
-def _plant_one(
-    record: Record,
-    name: str,
-    before: Mapping[str, float],
-    planned: tuple[str, ...],
-    look: Look,
-    called: Mapping[str, tuple[str, ...]],
-    doubted: Mapping[str, tuple[str, ...]],
-    ruled_out: frozenset[str],
-    seed: tuple[int, ...],
-    find_lungs: LungFinder | None,
-    folder: Path,
-) -> _Outcome:
-    """Decodes, paints and writes one image; every image goes the same way, planned lesions or none."""
-    try:
-        image_read = read(record.path)
-        given = read_mask(record.lungs) if record.lungs is not None else None
-    except UnreadableImage as error:
-        return _Outcome(None, [], str(error))
-    pixels = image_read.pixels
-    lungs: Mask | None
-    if given is not None:
-        known_by, lungs = "given", stretch_mask(given, (pixels.shape[0], pixels.shape[1]))
-    elif find_lungs is not None:
-        known_by, lungs = "found", find_lungs(image_read)
-    else:
-        known_by, lungs = "estimated", estimate_lungs(pixels)
-    anatomy = Anatomy.of(pixels, lungs) if lungs is not None else None
-    if lungs is None or anatomy is None:
-        return _Outcome(None, [], "its lung mask is empty" if given is not None else "no lungs were found in it")
-    painted, painted_masks = lesions.paint(np.random.default_rng(seed), pixels, anatomy, planned, look=look)
-    masks: dict[str, Mask] = {}
-    for kind, mask in painted_masks.items():
-        for finding in called[kind]:
-            masks[finding] = masks[finding] | mask if finding in masks else mask
-    in_doubt = {finding for kind in painted_masks for finding in doubted[kind]}
+@dataclass(frozen=True)
+class _Painter:
+    """What is the same for all images of a set.
 
-    levels, depth = _depth(pixels)
-    image = f"images/{name}.png"
-    row: dict[str, object] = {"image": image, "patient": record.patient, "split": record.split}
-    after = dict(before)
-    if painted_masks:  # an image with a lesion is not healthy
-        after |= dict.fromkeys(ruled_out & before.keys(), 0.0)
-    after |= {finding: math.nan for finding in in_doubt if before[finding] == 0} | dict.fromkeys(masks, 1.0)
-    row |= {finding: "" if math.isnan(label) else int(label) for finding, label in after.items()}
-    row |= {"lungs": f"lungs/{name}.png", "attr:original": record.image}
-    row["attr:lungs"] = known_by
-    Pillow.fromarray(np.rint(painted.astype(np.float64) * levels).astype(depth)).save(folder / image, compress_level=1)
-    Pillow.fromarray(lungs).save(folder / str(row["lungs"]))
-    boxes = []
-    for finding, mask in masks.items():
-        if before[finding] != 0:  # what was there, or may have been, is not in the mask
-            continue
-        row[f"mask:{finding}"] = f"masks/{finding}/{name}.png"
-        Pillow.fromarray(mask).save(folder / f"masks/{finding}/{name}.png")
-        boxes += [(image, finding, *box) for box in boxes_of(mask)]
-    return _Outcome(row, boxes, "", painted=bool(painted_masks))
+    Args:
+        look: of the lesions.
+        called: kind -> the findings it counts as.
+        doubted: kind -> findings that are unknown where it is painted.
+        ruled_out: findings that an image with a lesion does not have any more, as "healthy".
+        find_lungs: finds them where there is no mask of them; None = a simple estimate.
+        folder: of the new set, with its sub-folders.
+    """
+
+    look: Look
+    called: Mapping[str, tuple[str, ...]]
+    doubted: Mapping[str, tuple[str, ...]]
+    ruled_out: frozenset[str]
+    find_lungs: LungFinder | None
+    folder: Path
+
+    def plant(
+        self, record: Record, name: str, before: Mapping[str, float], planned: tuple[str, ...], seed: tuple[int, ...]
+    ) -> _Outcome:
+        """Decodes, paints and writes one image; every image goes the same way, planned lesions or none."""
+        try:
+            image_read = read(record.path)
+            given = read_mask(record.lungs) if record.lungs is not None else None
+        except UnreadableImage as error:
+            return _Outcome(None, [], str(error))
+        pixels = image_read.pixels
+        lungs, known_by = self._lungs(image_read, given)
+        anatomy = Anatomy.of(pixels, lungs) if lungs is not None else None
+        if lungs is None or anatomy is None:
+            return _Outcome(None, [], "its lung mask is empty" if given is not None else "no lungs were found in it")
+        painted, painted_masks = lesions.paint(np.random.default_rng(seed), pixels, anatomy, planned, look=self.look)
+        masks: dict[str, Mask] = {}
+        for kind, mask in painted_masks.items():
+            for finding in self.called[kind]:
+                masks[finding] = masks[finding] | mask if finding in masks else mask
+
+        levels, depth = _depth(pixels)
+        image = f"images/{name}.png"
+        row: dict[str, object] = {"image": image, "patient": record.patient, "split": record.split}
+        row |= {
+            finding: "" if math.isnan(label) else int(label)
+            for finding, label in self._labels(before, painted_masks, masks).items()
+        }
+        row |= {"lungs": f"lungs/{name}.png", "attr:original": record.image}
+        row["attr:lungs"] = known_by
+        Pillow.fromarray(np.rint(painted.astype(np.float64) * levels).astype(depth)).save(
+            self.folder / image, compress_level=1
+        )
+        Pillow.fromarray(lungs).save(self.folder / str(row["lungs"]))
+        boxes = []
+        for finding, mask in masks.items():
+            if before[finding] != 0:  # what was there, or may have been, is not in the mask
+                continue
+            row[f"mask:{finding}"] = f"masks/{finding}/{name}.png"
+            Pillow.fromarray(mask).save(self.folder / f"masks/{finding}/{name}.png")
+            boxes += [(image, finding, *box) for box in boxes_of(mask)]
+        return _Outcome(row, boxes, "", painted=bool(painted_masks))
+
+    def _lungs(self, image: Image, given: Mask | None) -> tuple[Mask | None, str]:
+        """The lungs, None where there are none, and how they are known."""
+        if given is not None:
+            return stretch_mask(given, (image.pixels.shape[0], image.pixels.shape[1])), "given"
+        if self.find_lungs is not None:
+            return self.find_lungs(image), "found"
+        return estimate_lungs(image.pixels), "estimated"
+
+    def _labels(self, before: Mapping[str, float], kinds: Collection[str], findings: Iterable[str]) -> dict[str, float]:
+        """Labels once these kinds are painted, which count as these findings; NaN = unknown."""
+        in_doubt = {finding for kind in kinds for finding in self.doubted[kind]}
+        ruled_out = self.ruled_out & before.keys() if kinds else ()  # an image with a lesion is not healthy
+        return (
+            dict(before)
+            | dict.fromkeys(ruled_out, 0.0)
+            | {finding: math.nan for finding in in_doubt if before[finding] == 0}
+            | dict.fromkeys(findings, 1.0)
+        )
 
 
 def _depth(pixels: FloatImage) -> tuple[int, type[np.uint8] | type[np.uint16]]:

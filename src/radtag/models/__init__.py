@@ -37,6 +37,7 @@ from torch import nn
 from radtag.errors import BadSetting
 from radtag.models.backbone import BackboneOptions
 from radtag.models.output import Output
+from radtag.words import own_words
 
 if TYPE_CHECKING:
     from radtag.models.game import Game, Seen
@@ -135,7 +136,7 @@ def _refused_options(method: str) -> Iterator[None]:
             near = get_close_matches(name, known, n=1)
             advice = f"Did you mean options.{near[0]}?" if near else f"Its settings: {', '.join(known)}."
             raise BadSetting(f"{method} has no setting options.{name}. {advice}") from error
-        told = first["msg"].removeprefix("Value error, ")
+        told = own_words(first["msg"])
         setting = f"setting options.{name}" if name else "settings options"  # of several that do not fit each other
         raise BadSetting(
             f"{setting} = {first['input']!r} of {method}: {told}. docs/methods/{method}.md lists its settings."

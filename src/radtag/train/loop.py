@@ -28,6 +28,7 @@ from radtag.errors import BadData, BadRun, BadSetting
 from radtag.metrics.bootstrap import Resampling, ranking
 from radtag.metrics.classification import auroc
 from radtag.models import Output
+from radtag.models.plain import NotPlain, load_plain
 from radtag.train import log
 from radtag.train.run import Run, normalise
 from radtag.train.settings import Settings
@@ -434,12 +435,10 @@ class Course:
 
 def read_resume(file: Path, identity: Mapping[str, Any], contents: str) -> dict[str, Any]:
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = load_plain(file)
         same = state["identity"] == log.digest(identity)
-    except OSError:
-        raise
-    except Exception as error:  # damaged bytes are taken for instructions, which fail in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+    except (NotPlain, TypeError, LookupError) as error:
+        reason = error if isinstance(error, NotPlain) else "it holds something else"
         raise BadRun(f"{file} is damaged ({reason}). Remove it to begin again.") from error
     if not same:
         how = log.otherwise(state["begun_with"], identity) if "begun_with" in state else "other settings or data."

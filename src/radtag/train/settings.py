@@ -13,6 +13,7 @@ from radtag.data.prepare import Fit
 from radtag.errors import BadSetting
 from radtag.models import GAMES, STUDENTS, taggan
 from radtag.models.backbone import BackboneOptions
+from radtag.words import own_words
 
 
 class Settings(BaseModel):
@@ -268,7 +269,7 @@ def settings_from(preset: str | None = None, *, method: str = "pylon", **changes
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise BadSetting(f"there is no setting {where}. {_nearest(where, kind)}") from error
-        told = first["msg"].removeprefix("Value error, ")
+        told = own_words(first["msg"])
         raise BadSetting(f"setting {where} = {first['input']!r}: {told}.") from error
 
 
