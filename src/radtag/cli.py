@@ -192,7 +192,7 @@ def demo(
     """Show the whole chain on drawn radiographs.
 
     Trains CAM and PYLON on phantoms, tags others with both, evaluates and compares them, and writes one report.
-    Takes a few minutes on two cores and needs no data, no weights and no network. A second call goes on where the
+    Takes a few minutes on two cores and needs no data, no weights and no internet. A second call goes on where the
     first one stopped.
 
     \b
@@ -766,7 +766,11 @@ def score(
     ] = "absolute",
     mask: Annotated[
         str | None,
-        typer.Option("--mask", metavar="RULE", help="What a map must exceed: otsu, or a value 0-1. Default: 0.5."),
+        typer.Option(
+            "--mask",
+            metavar="RULE",
+            help="What a map must exceed: otsu, or a value 0-1. Default: of tags.csv, else 0.5.",
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Positive from this score. Default: of tags.csv, else 0.5.")

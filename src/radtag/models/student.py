@@ -29,7 +29,8 @@ class StudentOptions(BaseModel):
     """A student's own settings.
 
     Attributes:
-        architecture: of the decoder; "pylon" is the classifier's own (:mod:`radtag.models.pylon`).
+        architecture: of the decoder: "unet", "unetplusplus", "fpn", "linknet", "manet", "pan", "deeplabv3plus" or
+            "upernet"; or "pylon", the classifier's own network.
         pool: how the image's logit is taken from the map.
         sharpness: of pool "lse"; 1 is the logarithm of the mean odds of the pixels, nearly.
     """

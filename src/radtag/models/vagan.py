@@ -31,8 +31,8 @@ class VaGanOptions(BaseModel):
     Attributes:
         sparsity: weight of the mean |M|, for images of -1 to 1.
         penalty: weight of the gradient penalty.
-        critic_steps: before each step of the generator,
-        first_critic_steps: and before the first 25 and every hundredth.
+        critic_steps: of the critic before each step of the generator.
+        first_critic_steps: the same before each of the first 25 steps of the generator, and before every hundredth.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

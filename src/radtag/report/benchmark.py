@@ -1,4 +1,4 @@
-"""A benchmark as one HTML file that needs no network; what it says is in ``benchmark.json``."""
+"""A benchmark as one HTML file that opens offline; what it says is in ``benchmark.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sheet for spot checks of proposed masks: one HTML file that needs no network."""
+"""The sheet for spot checks of proposed masks: one HTML file that opens offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations side by side as one HTML file that needs no network."""
+"""Evaluations side by side as one HTML file that opens offline."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ QUESTIONS: dict[Group, tuple[str, str]] = {
     ),
     "calibration": (
         "Does a score of 0.8 mean 80 %?",
-        "Whether scores can be read as probabilities. The curves of each finding are further down.",
+        "Whether scores can be read as probabilities. A report shows the curves of each finding.",
     ),
 }
 

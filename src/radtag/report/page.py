@@ -1,4 +1,4 @@
-"""From ``metrics.json``, pairs and pictures to one HTML file that needs no network.
+"""From ``metrics.json``, pairs and pictures to one HTML file that opens offline.
 
 Nothing here computes a metric: what is printed is what was handed in.
 """

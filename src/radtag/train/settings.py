@@ -116,8 +116,8 @@ class AdversarialSettings(Settings):
         steps: of the generators.
         batch_size: ill images a step, and as many healthy ones.
         lr: of generators and critics.
-        warm_up_lr: of the critics while they learn the labels alone,
-        warm_up_batch_size: from so many ill images a step, and as many healthy ones.
+        warm_up_lr: learning rate of the critics while they learn the labels alone.
+        warm_up_batch_size: ill images a step while they do, and as many healthy ones.
         betas: Adam's; (0.5, 0.999) is customary in GANs.
         decay_from: share of the steps after which the rate falls in a line to 0.
         ema: decay of the running average of the generator, which is what is kept and tags.
