@@ -19,6 +19,7 @@ for method in $METHODS; do
     pylon_max) settings=(pylon --set options.pool=max) ;;
     cam_avg) settings=(cam --set options.pool=avg) ;;
     cam_max) settings=(cam --set options.pool=max) ;;
+    *) echo "$method is no method of this script" >&2 && exit 2 ;;
     esac
     radtag train "${settings[0]}" "csv:$OUT/images/table.csv" --out "$OUT/$method" --preset small --size 256 \
         --backbone tf_efficientnet_lite0 --weights package --epochs "$EPOCHS" "${settings[@]:1}"

@@ -49,6 +49,7 @@ for set in "${@:-planted}"; do
         spare=(--set options.sparsity=2 --set options.identity=5)
         methods=$(tr ' ' '\n' <<<"$METHODS" | grep -xE 'guided|taggan|vagan' || true) # the others know no normal
         ;;
+    *) echo "$set is no set of this script" >&2 && exit 2 ;;
     esac
     for method in $methods; do
         case $method in
@@ -58,6 +59,7 @@ for set in "${@:-planted}"; do
         vagan) settings=(vagan --steps "$STEPS" --batch-size "$BATCH") ;;
         pylon) settings=(pylon --preset small --epochs "$EPOCHS" --set options.pool=lse --set options.sharpness=2) ;;
         cam_avg) settings=(cam --preset small --epochs "$EPOCHS" --set options.pool=avg) ;; # Grad-CAM's map is this one's
+        *) echo "$method is no method of this script" >&2 && exit 2 ;;
         esac
         radtag train "${settings[0]}" "$source" --out "$OUT/$set/$method" "${WEIGHTS[@]}" "${settings[@]:1}" ${also[@]+"${also[@]}"} ${only[@]+"${only[@]}"}
         radtag evaluate "$OUT/$set/$method" "$source" --out "$OUT/$set/$method/evaluation" ${also[@]+"${also[@]}"} ${only[@]+"${only[@]}"}

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,20 @@ def test_a_bad_file_is_reported_at_the_end_and_done_when_it_is_good(tagger: Tagg
     summary = propose(tagger, dataset, tmp_path / "out")
     assert summary.ok
     assert (summary.images, summary.skipped) == (4, 3)
+
+
+def test_a_file_that_is_not_there_is_reported_and_done_when_it_is(tagger: Tagger, dataset: Dataset, tmp_path: Path):
+    gone = tmp_path / "gone.png"
+    records = (replace(dataset.records[0], path=gone), *dataset.records[1:])
+    missing = replace(dataset, records=records)
+    out = tmp_path / "proposed"
+    first = propose(tagger, missing, out)
+    assert list(first.failures) == [dataset.records[0].image]
+    assert first.images == len(dataset) - 1
+    shutil.copy(dataset.records[0].path, gone)
+    second = propose(tagger, missing, out)
+    assert second.ok
+    assert second.skipped == len(dataset) - 1
 
 
 def test_masks_lie_in_the_area_and_images_without_it_are_counted(

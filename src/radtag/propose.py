@@ -256,13 +256,13 @@ def doubts(proposals: Sequence[Proposal]) -> list[Doubt]:
             reasons.append((0.25, "the label is unknown: taken by the score"))
         if not one.area_px:
             where = ", outside its area or in too small a part" if one.peak > one.mask_threshold else ""
-            text = f"no mask: the map's peak is {one.peak:.2f}{where}, the mask from {one.mask_threshold:.2f}"
+            text = f"no mask: the map's peak is {one.peak:.3g}{where}, the mask from {one.mask_threshold:.3g}"
             reasons.append((0.9, text))
         elif one.finding in usual:
             margin, middle, spread = usual[one.finding]
             near = 1 - (one.peak - one.mask_threshold) / margin if margin > 0 else 0.0
             if near > 0:
-                text = f"the map's peak, {one.peak:.2f}, is little above the mask's threshold, {one.mask_threshold:.2f}"
+                text = f"the map's peak, {one.peak:.3g}, is little above the mask's threshold, {one.mask_threshold:.3g}"
                 reasons.append((near, text))
             away = (np.log(one.share) - middle) / spread
             if abs(away) > 2:
@@ -332,7 +332,10 @@ def _propose_all(
     for number, record in enumerate(dataset.records):
         if not (journal.is_done(record.path) and journal.holds(record.image)):
             waiting.append(number)
-            stamps[record.image] = stamp_of(record.path)  # before it is read
+            try:
+                stamps[record.image] = stamp_of(record.path)  # before it is read
+            except OSError:  # which reading it will report; if it is there by then, it is done again next time
+                stamps[record.image] = (0, 0)
     skipped = len(dataset) - len(waiting)
     done = skipped
     written: deque[tuple[Record, bool, Future[list[dict[str, Any]]]]] = deque()
@@ -596,7 +599,7 @@ def _write_checks(
                     facts=(
                         f"score {one.score:.2f} (positive from {one.threshold:.2f})",
                         f"mask {100 * one.share:.2g} % of the image" if one.area_px else "no mask",
-                        f"map up to {one.peak:.2f} (mask from {one.mask_threshold:.2f})",
+                        f"map up to {one.peak:.3g} (mask from {one.mask_threshold:.3g})",
                     ),
                     picture=Picture(
                         data, width, height, f"{one.finding}, {kept[at].image}: as it came, and with the map"

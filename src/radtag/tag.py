@@ -10,7 +10,7 @@ Conventions
   pixels; thresholds are the mean of the networks'.
 - Networks of two kinds, whose maps are probabilities and changes of the image, have no common scale but their mask
   thresholds. Their joint map is J / (1 + J), J the geometric mean of the maps, each over its own mask threshold (plus
-  ``JOINT_FLOOR``): 0.5 where the networks on the mean just mark, and high only where all of them see something.
+  ``JOINT_FLOOR``): about 0.5 where the networks on the mean just mark, and high only where all of them see something.
 
 ``tag_files`` streams: reader threads decode ahead of the network, writer threads follow it, and no more than a few
 batches of images are held. Every finished image is a line of ``journal.jsonl``, written after its pictures, so that a
@@ -95,7 +95,8 @@ class Layer(NamedTuple):
     frame: Frame
     sigmoids: FloatMap | None = None
     changes: FloatMap | None = None
-    """What the network takes away to make the image normal (finding, row, col), signed, in units of its range."""
+    """What the network takes away to make the image normal (finding, row, col), signed, in units of its range; (1, row,
+    col) where that is one for all findings."""
 
 
 @dataclass(frozen=True)
@@ -185,22 +186,30 @@ class Prediction:
         Raises:
             BadSetting: a network that changes nothing, as a classifier.
         """
-        laid = [
-            to_original(one.changes[finding], one.grids[finding], one.frame)
-            for one in self.layers
-            if one.changes is not None
-        ]
-        if len(laid) < len(self.layers):
+        return self._change(finding, self.layers)
+
+    def _change(self, finding: int, layers: Sequence[Layer]) -> FloatMap:
+        """What these of the layers take away, as their part of the mean over all."""
+        if any(one.changes is None for one in self.layers):
             raise BadSetting("a classifier has no normal counterpart. Use a run of taggan, vagan or guided.")
-        change = sum(laid[1:], laid[0]) / np.float32(len(laid))
+        change = np.zeros(self.image.size_rc, dtype=np.float32)
+        for one in layers:
+            assert one.changes is not None
+            own = one.changes[finding if len(one.changes) > 1 else 0]
+            change += to_original(own, one.grids[finding], one.frame) / np.float32(len(self.layers))
         change[np.abs(change) < LEAST_CHANGE] = 0
         return change
 
     def counterpart(self, findings: Iterable[int]) -> FloatMap:
-        """The image (row, col) in original pixels, 0-1, without these findings; untouched where nothing is taken."""
+        """The image (row, col) in original pixels, 0-1, without these findings; untouched where nothing is taken.
+
+        What a network takes away for all findings at once (VA-GAN) is taken away once.
+        """
         pixels = self.image.pixels
+        layers: Sequence[Layer] = self.layers
         for finding in findings:
-            pixels = pixels - self.change(finding)
+            pixels = pixels - self._change(finding, layers)
+            layers = [one for one in self.layers if one.changes is not None and len(one.changes) > 1]
         return np.clip(pixels, 0, 1)
 
     def part_above(self, finding: int, threshold: float) -> regions.Part:
@@ -261,7 +270,7 @@ class Tag:
 
     @cached_property
     def map(self) -> FloatMap:
-        """(row, col) 0-1 in original pixels."""
+        """(row, col) in original pixels: 0-1, but for VA-GAN's, whose amounts nothing bounds."""
         return self.prediction.map(self.index)
 
     @cached_property
@@ -521,7 +530,8 @@ class Tagger:
                     logits = output.logits.float().cpu().numpy()[:, self._at]
                     cells = output.maps.float().cpu().numpy()[:, self._at]
                     if output.changes is not None:
-                        changes = output.changes.float().cpu().numpy()[:, self._at]
+                        changes = output.changes.float().cpu().numpy()
+                        changes = changes if changes.shape[1] == 1 else changes[:, self._at]
                     else:  # torch's own sigmoid: where it saturates, the first maximum is decided by its rounding
                         sigmoids = output.maps.float().sigmoid().cpu().numpy()[:, self._at]
                 if mirror:

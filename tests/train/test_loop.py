@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
 from radtag.models import Output
 from radtag.train import loop
-from radtag.train.loop import predict_maps, spread
+from radtag.train.loop import predict_maps, spread, synchronised
 from radtag.train.settings import TrainSettings
 
 NAN = math.nan
@@ -83,3 +85,19 @@ def test_of_all_images_what_is_a_number_and_of_some_the_maps(room: int, monkeypa
         if room == 3
         else []
     )
+
+
+def test_batch_norm_that_several_gpus_share_keeps_the_activations_in_it():
+    """timm's BatchNorm has the activation inside, which torch's own conversion drops."""
+    network = timm.create_model("test_efficientnet", in_chans=1, num_classes=2).eval()
+    images = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        before = network(images)
+        two_gpus = SimpleNamespace(num_processes=2, device=torch.device("cuda"))
+        shared = synchronised(network, two_gpus)
+        assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in shared.modules())
+        torch.testing.assert_close(shared.eval()(images), before)
+        one = SimpleNamespace(num_processes=1, device=torch.device("cuda"))
+        other = timm.create_model("test_efficientnet", in_chans=1, num_classes=2)
+        assert synchronised(other, one) is other
+        assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in other.modules())

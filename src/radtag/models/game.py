@@ -7,6 +7,8 @@ machines. Images come and go in the range 0-1 of :class:`radtag.images.Image`; a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
@@ -49,16 +51,54 @@ class Seen(NamedTuple):
         return inputs.contiguous(memory_format=torch.channels_last)
 
 
+class ImagePool:
+    """Images made in earlier steps, which a critic judges in place of some of now's (Shrivastava et al. 2017).
+
+    Args:
+        size: images that are kept.
+
+    Attributes:
+        kept: their pixels, and what goes with them, each (image, ...); empty at first.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.kept: tuple[Tensor, ...] = ()
+
+    def exchange(self, *made: Tensor) -> tuple[Tensor, ...]:
+        """What the critic is to see: each made image or, once the pool is full, by even chance one that it gives back.
+
+        Args:
+            made: (image, ...) pixels, and what goes with them, without gradients.
+        """
+        room = self.size - len(self.kept[0]) if self.kept else self.size
+        if room:
+            added = tuple(one[:room].clone() for one in made)
+            self.kept = tuple(map(torch.cat, zip(self.kept, added, strict=True))) if self.kept else added
+            return made
+        count, device = min(len(made[0]), self.size), made[0].device
+        given = torch.rand(count, device=device) < 0.5
+        places = torch.randperm(self.size, device=device)[:count]
+        seen = []
+        for now, kept in zip(made, self.kept, strict=True):
+            old, chosen = kept[places], given.view(-1, *[1] * (now.ndim - 1))
+            seen.append(torch.cat([torch.where(chosen, old, now[:count]), now[count:]]))
+            kept[places] = torch.where(chosen, now[:count], old)
+        return tuple(seen)
+
+
 class Game(nn.Module, ABC):
     """Generators against critics.
 
     Attributes:
         generators: moved by the generators' optimiser.
         critics: moved by the critics' optimiser.
+        pools: of made images, by name; each process has its own.
     """
 
     generators: nn.ModuleDict
     critics: nn.ModuleDict
+    pools: Mapping[str, ImagePool] = MappingProxyType({})
 
     @property
     @abstractmethod
@@ -119,9 +159,12 @@ def taken_for_real(rule: Rule, judgement: Tensor) -> Tensor:
 
 
 def gradient_penalty(judgement: Tensor, mixed: Tensor) -> Tensor:
-    """(|gradient| - 1)^2 of the summed judgement at mixed images (Gulrajani et al. 2017), one an image."""
+    """(|gradient| - 1)^2 of the summed judgement at mixed images (Gulrajani et al. 2017), one an image.
+
+    The gradient is by an image of -1 to 1, as papers have them: half of that by one of 0 to 1.
+    """
     (gradient,) = torch.autograd.grad(judgement.sum(), mixed, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1) ** 2
+    return (gradient.flatten(1).norm(dim=1) / 2 - 1) ** 2
 
 
 def mixed_with(real: Tensor, made: Tensor) -> Tensor:
@@ -134,7 +177,6 @@ def of_changes(
     changes: Float[Tensor, "image finding row col"],
     window_px: int = 1,
     weights: Float[Tensor, "image finding row col"] | None = None,
-    top: float = 0.01,
 ) -> Output:
     """The output of a localiser whose maps are amounts of change, in units of the image's range.
 
@@ -151,6 +193,6 @@ def of_changes(
             maps = F.avg_pool2d(maps, window_px, stride=1, padding=window_px // 2, count_include_pad=False)
     if weights is not None:
         maps = maps * weights
-    strongest = max(int(top * maps[0, 0].numel()), 1)
+    strongest = max(maps[0, 0].numel() // 100, 1)
     logits = (maps.flatten(2).topk(strongest, dim=2).values.mean(dim=2) + 1e-4).log()
     return Output(logits, maps, changes)

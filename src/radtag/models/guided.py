@@ -14,12 +14,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from radtag.models.backbone import BackboneOptions
 from radtag.models.game import Seen
 from radtag.models.taggan import (
-    CLASSIFIER,
+    LOGIT_SCALE,
     EncoderGenerator,
     EvidenceCritic,
     Pairs,
@@ -34,6 +35,7 @@ class GuidedOptions(TagGanOptions):
     """The settings of TagGAN, of which generator and critic have to be "encoder" and "evidence", and there is a gate.
 
     Attributes:
+        warm_up: steps in which the critic, and with it the guide, learns the labels; at least 1.
         guide: factor of the evidence in the gate's logit, at first.
     """
 
@@ -41,6 +43,7 @@ class GuidedOptions(TagGanOptions):
     critic: Literal["evidence"] = "evidence"
     gate: Literal[True] = True
     gate_bias: float = 0.0
+    warm_up: int = Field(default=600, ge=1)
     guide: float = 1.0
 
 
@@ -56,7 +59,7 @@ class GuidedGenerator(EncoderGenerator):
         """See :meth:`radtag.models.taggan.Generator.raw`."""
         gate, amount = super().raw(inputs, pairs)
         with torch.no_grad():
-            evidence = CLASSIFIER * self.guide(inputs)[pairs.image, 1 + pairs.finding][:, None]
+            evidence = LOGIT_SCALE * self.guide(inputs)[pairs.image, 1 + pairs.finding][:, None]
         evidence = F.interpolate(evidence, size=gate.shape[-2:], mode="bilinear", align_corners=False)
         return gate + self.strength[pairs.finding][:, None, None, None] * evidence, amount
 

@@ -18,7 +18,8 @@ class Output(NamedTuple):
     ``logits`` is (batch, finding), ``maps`` is (batch, finding, row, col), both float32.
 
     A method that changes the image has ``changes`` as well, of the maps' shape: what it takes away, signed, in units of
-    the image's range. Its maps are amounts (0-1) made from |changes|, not logits.
+    the image's range; (batch, 1, row, col) where one change stands for all findings. Its maps are amounts made from
+    |changes|, not logits: 0-1, or more where nothing bounds them.
 
     A network with several heads has their logits in ``heads``, of the shape of ``logits``, which is their mean; each is
     trained on the labels.

@@ -7,9 +7,9 @@ counterpart is y = x - M. The backward one paints the disease c into an image. C
 counterparts, and images that have c from painted ones. Nothing but image labels is used.
 
 The paper leaves the networks, the losses and their weights open, and there is no public code. What can be inferred from
-its relatives (CycleGAN-type attribution, VA-GAN, Fixed-Point GAN) is the preset "published": U-Nets of stride-2
-convolutions, PatchGAN critics, least squares, cycles of weight 10. The defaults differ from it in what made it work
-(docs/log.md has each step):
+its relatives (CycleGAN-type attribution, VA-GAN, Fixed-Point GAN) is the preset "paper": U-Nets of stride-2
+convolutions, PatchGAN critics, least squares, cycles of weight 10, a pool of past images. The defaults differ from it
+in what made it work (docs/log.md has each step):
 
 - The critics are one network that holds *evidence* for every disease, and for any, at a quarter of the input's side,
   pooled softly over the image: a label says that the disease is somewhere, not that every patch shows it. It learns the
@@ -27,6 +27,7 @@ An image with several diseases has a map for each, and all of them are taken awa
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
 import torch
@@ -36,13 +37,24 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 
 from radtag.models.backbone import Backbone, BackboneOptions
-from radtag.models.game import Batch, Game, Rule, Seen, Terms, gradient_penalty, judged_as, mixed_with, of_changes
-from radtag.models.game import taken_for_real as fooled
+from radtag.models.game import (
+    Batch,
+    Game,
+    ImagePool,
+    Rule,
+    Seen,
+    Terms,
+    gradient_penalty,
+    judged_as,
+    mixed_with,
+    of_changes,
+    taken_for_real,
+)
 from radtag.models.output import Output, pool
 
 Sign = Literal["either", "adds", "removes"]
 
-CLASSIFIER = 2.0
+LOGIT_SCALE = 2.0
 """The game is played on logits of about 1; a classifier's are about so many times as large."""
 
 
@@ -59,6 +71,9 @@ class TagGanOptions(BaseModel):
         sharpness: r of "lse".
         rule: the game's loss.
         warm_up: steps in which the critic learns the labels before the generators move.
+        critic_steps: of the critic to each of the generators.
+        pool: past counterparts, and past painted images, of which the critic judges one in place of every second of
+            now's; 0 = none.
         gate: whether a map is gate x amount, or an amount alone.
         gate_bias: what the gate's logit begins at; -3 is nearly shut.
         amplitude: the largest amount, as a share of the image's range.
@@ -97,6 +112,8 @@ class TagGanOptions(BaseModel):
     sharpness: float = Field(default=5.0, gt=0)
     rule: Rule = "hinge"
     warm_up: int = Field(default=600, ge=0)
+    critic_steps: int = Field(default=1, ge=1)
+    pool: int = Field(default=0, ge=0)
     gate: bool = True
     gate_bias: float = -3.0
     amplitude: float = Field(default=0.4, gt=0, le=1)
@@ -141,15 +158,17 @@ PUBLISHED = {
     "judged": "none",
     "rule": "lsgan",
     "warm_up": 0,
+    "pool": 50,
     "gate": False,
-    "amplitude": 1.0,
+    "amplitude": 0.5,
     "every": 1,
+    "cycle": 20.0,
     "cycle_both": True,
-    "cycle_ill": 10.0,
+    "cycle_ill": 20.0,
     "noise": 0.0,
-    "identity": 1.0,
-    "sparsity": 1.0,
-    "sparsity_painted": 1.0,
+    "identity": 2.0,
+    "sparsity": 2.0,
+    "sparsity_painted": 0.0,
     "ramp": 1,
     "everywhere": 0.0,
     "guidance": 0.0,
@@ -158,7 +177,8 @@ PUBLISHED = {
     "witness": False,
     "window_px": 1,
 }
-"""What methods near the paper do; the preset "published"."""
+"""What methods near the paper do, for the preset "paper". Their images run from -1 to 1, ours from 0 to 1: amplitudes
+are half of theirs, and weights of differences twice theirs."""
 
 
 class Maps(NamedTuple):
@@ -202,7 +222,7 @@ class Pairs(NamedTuple):
         return values.new_zeros(images, *values.shape[1:]).index_add(0, self.image, values)
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """An image and a finding -> a gate and an amount. What is below it differs; what comes out is shaped here.
 
     Args:
@@ -213,9 +233,9 @@ class Generator(nn.Module):
         super().__init__()
         self.options = options
 
+    @abstractmethod
     def raw(self, inputs: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Normalised images -> (pair, 1, row, col) logits of the gate, and amounts before they are bounded."""
-        raise NotImplementedError
 
     def forward(self, inputs: Float[Tensor, "image channel row col"], pairs: Pairs) -> Maps:
         """Normalised images -> the changes and gates of the pairs, in the images' size."""
@@ -410,6 +430,7 @@ class TagGan(Game):
         else:
             critic = PatchCritic(findings, backbone.channels)
         self.critics = nn.ModuleDict({"critic": critic})
+        self.pools = {name: ImagePool(options.pool) for name in ("counterparts", "painted")} if options.pool else {}
         self._made: tuple[Batch, Made] | None = None
 
     def _forward_generator(self, findings: int, backbone: BackboneOptions) -> Generator:
@@ -428,22 +449,21 @@ class TagGan(Game):
         return self.critics["critic"]  # type: ignore[return-value]
 
     @property
-    def pretrained(self) -> list[Backbone]:
-        """The encoders that first weights are loaded into."""
-        return [module for module in self.modules() if isinstance(module, Backbone)]
-
-    @property
     def warm_up_steps(self) -> int:
         """See :class:`Game`."""
         return self.options.warm_up
+
+    def critic_steps(self, step: int) -> int:
+        """See :class:`Game`."""
+        return self.options.critic_steps
 
     def warm_up_terms(self, batch: Batch) -> Terms:
         """The labels alone: which image has which finding, and which has any."""
         images = torch.cat([batch.ill, batch.healthy])
         labels = torch.cat([batch.labels, torch.zeros_like(batch.labels)])
         target = torch.cat([labels.amax(dim=1, keepdim=True), labels], dim=1)
-        judged = self._judged(self.critic(self.seen(images))).flatten(2).mean(dim=2)
-        losses = F.binary_cross_entropy_with_logits(CLASSIFIER * judged, target, reduction="none")
+        judged = self._judged(self.critic(self.seen(images))).mean(dim=2)
+        losses = F.binary_cross_entropy_with_logits(LOGIT_SCALE * judged, target, reduction="none")
         if batch.known is None:
             return {"labels": losses.mean()}
         # An ill image is ill, and a healthy one has nothing, whatever else is unknown.
@@ -469,14 +489,14 @@ class TagGan(Game):
         evidence = self.critic(self.seen(torch.cat(images))).float()
         left, *shown = self._judged(evidence).split(len(batch.ill))
         terms = {
-            "normal": fooled(o.rule, -left[:, 0]).mean(),
+            "normal": taken_for_real(o.rule, -left[:, 0]).mean(),
             "sparsity": o.sparsity * risen * self._size(made.removed, made.gates),
         }
         if o.everywhere:
             cells = evidence[: len(batch.ill), 0]
             terms["everywhere"] = o.everywhere * judged_as("hinge", -cells, real=True).mean()
         if o.guidance:
-            terms["guidance"] = o.guidance * _of_labels(left[:, 1:].flatten(2).mean(dim=2), batch.labels)
+            terms["guidance"] = o.guidance * _of_labels(left[:, 1:].mean(dim=2), batch.labels)
         if o.total_variation:
             terms["total_variation"] = o.total_variation * _variation(made.removed)
         if o.cycle_ill:
@@ -488,7 +508,7 @@ class TagGan(Game):
             again, _ = self._take(self._noisy(given), batch.asked)
             empty, idle = self._take(batch.healthy, batch.asked)
             terms |= {
-                "disease": _of_labels(fooled_each(o.rule, shown[0][:, 1:]), batch.asked),
+                "disease": _of_labels(each_taken_for_real(o.rule, shown[0][:, 1:]), batch.asked),
                 "sparsity_painted": o.sparsity_painted * made.added.abs().mean(),
                 "cycle": o.every * o.cycle * (given - again - batch.healthy).abs().mean(),
                 "identity": o.every * o.identity * risen * self._size(empty, idle),
@@ -499,12 +519,12 @@ class TagGan(Game):
         """Normal or not; each disease, shown or painted."""
         o = self.options
         made = self._make(batch, step)
-        painted = [] if made.painted is None else [made.painted.detach()]
-        images = torch.cat([batch.healthy, batch.ill, made.counterpart.detach(), *painted])
-        judged = self._judged(self.critic(self.seen(images)).float())
+        counterparts, painted, shown = self._to_judge(made, batch.asked)
+        images = torch.cat([batch.healthy, batch.ill, counterparts, *painted])
+        judged = self._judged(self.critic(self.seen(images)))
         healthy, ill, made_normal, *made_ill = judged.split(len(batch.ill))
         not_normal = [(1.0, judged_as(o.rule, -made_normal[:, 0], real=False).mean())]
-        not_ill = [(1.0, _of_labels(judged_each(o.rule, one[:, 1:], real=False), batch.asked)) for one in made_ill]
+        not_ill = [(1.0, _of_labels(judged_each(o.rule, one[:, 1:], real=False), shown)) for one in made_ill]
         if o.others and self.findings > 1:  # not by what this batch has: processes share it, and have to agree
             without = (1 - batch.labels) * (1 if batch.known is None else batch.known)
             not_ill.append((o.others, _of_labels(judged_each(o.rule, ill[:, 1:], real=False), without)))
@@ -543,6 +563,16 @@ class TagGan(Game):
             self._made = (batch, Made(removed, gates, counterpart, added, painted))
         return self._made[1]
 
+    def _to_judge(self, made: Made, asked: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Counterparts, painted images if there are any, and what those show: of now, or of the pools."""
+        counterparts = made.counterpart.detach()
+        painted = [] if made.painted is None else [made.painted.detach()]
+        if self.pools:
+            (counterparts,) = self.pools["counterparts"].exchange(counterparts)
+            if painted:
+                painted[0], asked = self.pools["painted"].exchange(painted[0], asked)
+        return counterparts, painted, asked
+
     def _take(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """What the forward generator takes for these labels: changes and gates (image, row, col), summed over them."""
         return _summed(self.generators["to_normal"], self.seen(images), labels)
@@ -567,7 +597,7 @@ class TagGan(Game):
 
     def _penalty(self, real: Tensor, made: Tensor, asked: Tensor | None) -> Tensor:
         mixed = mixed_with(real, made)
-        judged = self._judged(self.critic(self.seen(mixed)).float()).mean(dim=2)
+        judged = self._judged(self.critic(self.seen(mixed))).mean(dim=2)
         value = judged[:, 0] if asked is None else (judged[:, 1:] * asked).sum(dim=1)
         return gradient_penalty(value, mixed).mean()
 
@@ -594,7 +624,7 @@ class TagGanLocaliser(nn.Module):
         changes = self.generator(inputs, pairs).changes.unflatten(0, (len(inputs), self.findings))
         options, chance = self.generator.options, None
         if self.witness is not None:
-            chance = (CLASSIFIER * self.witness(inputs)[:, 1:].float()).sigmoid()
+            chance = (LOGIT_SCALE * self.witness(inputs)[:, 1:].float()).sigmoid()
             chance = F.interpolate(chance, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
             chance = _nearby(chance, options.witness_px)
         return of_changes(changes, options.window_px, chance)
@@ -618,9 +648,9 @@ def judged_each(rule: Rule, judgement: Float[Tensor, "image finding cell"], *, r
     return judged_as(rule, judgement.flatten(0, 1), real=real).unflatten(0, judgement.shape[:2])
 
 
-def fooled_each(rule: Rule, judgement: Float[Tensor, "image finding cell"]) -> Tensor:
+def each_taken_for_real(rule: Rule, judgement: Float[Tensor, "image finding cell"]) -> Tensor:
     """:func:`taken_for_real` for each finding by itself, (image, finding)."""
-    return fooled(rule, judgement.flatten(0, 1)).unflatten(0, judgement.shape[:2])
+    return taken_for_real(rule, judgement.flatten(0, 1)).unflatten(0, judgement.shape[:2])
 
 
 def _of_labels(values: Float[Tensor, "image finding"], labels: Float[Tensor, "image finding"]) -> Float[Tensor, ""]:

@@ -75,8 +75,13 @@ class VaGanLocaliser(nn.Module):
         return -self.last(x)[:, 0].float()
 
     def forward(self, inputs: Float[Tensor, "image channel row col"]) -> Output:
-        """Normalised images -> logits (image, finding) and |M| (image, finding, row, col), the same for all."""
-        return of_changes(self.change(inputs)[:, None].expand(-1, self.findings, -1, -1))
+        """Normalised images -> logits (image, finding) and |M| (image, finding, row, col), the same for all findings.
+
+        The change is one, (image, 1, row, col), and is taken away once.
+        """
+        one = of_changes(self.change(inputs)[:, None])
+        logits, maps = one.logits.expand(-1, self.findings), one.maps.expand(-1, self.findings, -1, -1)
+        return Output(logits, maps, one.changes)
 
 
 class VaGanCritic(nn.Module):

@@ -14,7 +14,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from radtag.data.healthy import two_sides
 from radtag.data.table import Dataset
 from radtag.errors import BadData, BadSetting
 from radtag.geometry import Grid
-from radtag.models import new_game
+from radtag.models import all_options, new_game
 from radtag.models.backbone import Backbone, load_weights, normalisation
 from radtag.models.game import Batch, Game, Seen, Terms
 from radtag.train import log
@@ -54,6 +55,7 @@ from radtag.train.loop import (
     seed_for,
     share_of,
     start_accelerator,
+    synchronised,
     validation_areas,
     write_resume,
 )
@@ -66,10 +68,16 @@ EMPTY = 1e-4
 WARM_UP = -1
 """The turn of the warm-up's batches."""
 
+WARM_UP_RISE, WARM_UP_FALL = 30, 0.7
+"""Steps over which the warm-up's rate rises, and the share by which it has fallen at the end."""
+
+WARM_UP_WEIGHT_DECAY = 0.02
+"""Of AdamW, in the warm-up; a game's Adam has none."""
+
 DESCRIBED_EVERY = 20
 """Steps from one to the next at which the progress line tells the losses."""
 
-EVERYWHERE = 0.8
+ALIKE = 0.8
 """A map is everywhere if healthy images' mean |map| is above this share of ill images'."""
 
 
@@ -103,8 +111,7 @@ def train(
     console = console or Console(stderr=True)
     accelerator = start_accelerator(settings.mixed_precision, idle_parts=True)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
-    for size in (settings.batch_size, settings.warm_up_batch_size):
-        refuse_uneven(size, world)
+    refuse_uneven(settings.batch_size, world)
 
     sides = two_sides(dataset, also=also, findings=findings, normal=normal)
     if accelerator.is_main_process:
@@ -120,6 +127,8 @@ def train(
     mean, sd = mean_and_sd(settings, normalisation(settings.backbone))
     seen = Seen(mean, sd, settings.backbone.channels)
     game = new_game(settings.method, len(names), settings.backbone, settings.options, seen)
+    if game.warm_up_steps:
+        refuse_uneven(settings.warm_up_batch_size, world, "warm_up_batch_size")
     weights_from = first_weights(game, settings)
 
     out.mkdir(parents=True, exist_ok=True)
@@ -132,9 +141,7 @@ def train(
     unread = {path for path, _ in failures}
     sources = [record.source for record in train_set.records if str(record.path) not in unread]
     batches = Batches(pixels, labels, settings, rank, world, device, sources)
-    if world > 1 and device.type == "cuda":
-        game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
-    game = game.to(memory_format=torch.channels_last).to(device).train()
+    game = synchronised(game, accelerator).to(memory_format=torch.channels_last).to(device).train()
     averaged = copy.deepcopy(game.localiser).requires_grad_(False).eval()
     state = State(game, averaged, settings)
     critics = accelerator.prepare(Side(game.critics, game.critic_terms))
@@ -150,17 +157,19 @@ def train(
     elif not game.warm_up_steps:
         state.begin()
     started = time.monotonic() - state.seconds
-    # Of the last look, in float32 as tagging is, and so is all that it is set by.
+    looks = Looks(
+        out=out, settings=settings, findings=names, pixels=val_pixels, labels=val_labels, mean=mean, sd=sd,
+        shown=batches.of_validation(val_pixels, val_labels), accelerator=accelerator,
+    )  # fmt: skip
     seen_last: ValidationMaps | None = None
 
     with progress_bars(console, shown=accelerator.is_main_process) as progress:
         warm_bar = progress.add_task(f"{settings.method}: warm-up", total=game.warm_up_steps, completed=state.warmed)
         bar = progress.add_task(f"{settings.method}: steps", total=settings.steps, completed=state.step)
         while state.warmed < game.warm_up_steps:
-            rate = settings.warm_up_lr * min((state.warmed + 1) / 30, 1 - 0.7 * state.warmed / game.warm_up_steps)
-            terms = turn(
-                warming, state.warm_optimiser, batches.draw(state.warmed, turn=WARM_UP), 0, rate, settings, accelerator
-            )
+            rate = settings.warm_up_lr * warm_up_decay(state.warmed, game.warm_up_steps)
+            batch = batches.draw(state.warmed, turn=WARM_UP)
+            terms = turn(warming, state.warm_optimiser, batch, 0, rate, settings, accelerator)
             state.note({f"warm-up {name}": value for name, value in terms.items()})
             state.warmed += 1
             progress.update(warm_bar, completed=state.warmed)
@@ -177,42 +186,15 @@ def train(
             if state.step % DESCRIBED_EVERY == 0:  # reading a loss waits for the device
                 progress.update(bar, description=f"{settings.method}: {state.described()}")
             if state.step % settings.look_every == 0 or state.step == settings.steps:
-                means = state.means(accelerator)
                 seen_last = None  # or two looks' maps would be in memory at once
-                seen_last = predict_maps(averaged, val_pixels, val_labels, settings, mean, sd, accelerator)
-                if not np.isfinite(seen_last.logits).all():  # the last of these steps went astray
-                    raise BadSetting(f"a map is not finite by step {state.step}. Lower lr (now {settings.lr}).")
-                judged = judge(seen_last.logits, seen_last.means, val_labels, names)
-                row = {"step": state.step, "lr": rate, **means, **judged}
-                state.seconds = time.monotonic() - started
-                row["minutes"] = round(state.seconds / 60, 3)
-                state.history.append(row)
-                warning = collapse(row)
-                if accelerator.is_main_process:
-                    if warning:
-                        progress.console.print(f"step {state.step}: {warning}", markup=False, highlight=False)
-                    log.write_adversarial(out, state.history)
-                    game.eval()  # or BatchNorm would learn from validation images
-                    strip = game.strip(batches.of_validation(val_pixels, val_labels))
-                    game.train()
-                    draw.write_picture(out / "strips" / f"{state.step:06}.png", draw.strip(strip.cpu().numpy()))
+                seen_last = looks.take(game, averaged, state, rate, started, progress.console)
                 state.save(resume, identity, contents, accelerator)
 
     if seen_last is None:  # stopped after the last look
-        seen_last = predict_maps(averaged, val_pixels, val_labels, settings, mean, sd, accelerator)
-    calibration = Calibration.fit(
-        seen_last.logits,
-        seen_last.maps,
-        val_labels.numpy(),
-        healthy_share=settings.healthy_share,
-        peak_share=settings.peak_share,
-        findings=names,
-        scale="amount",
-        peaks=seen_last.peaks,
-        kept=seen_last.kept,
-    )
+        seen_last = looks.maps(averaged)
     warnings = not_learned(seen_last.logits, val_labels, val_patients, names)
-    collapsed = collapse(state.history[-1])
+    collapsed = collapse(state.history[-1], all_options(settings.method, settings.options))
+    calibration = looks.calibration(seen_last)
     run = Run(
         path=out,
         settings=settings,
@@ -245,6 +227,78 @@ def train(
         resume.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return Run.load(out)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Looks at the validation images, from time to time, by the average: in float32, as tagging is.
+
+    Args:
+        out: the run folder.
+        settings: of the training.
+        findings: names.
+        pixels: (image, row, col) uint8 of the validation images.
+        labels: (image, finding) 1, 0 or NaN.
+        mean: of the normalisation,
+        sd: and its scale.
+        shown: some of the images, for the strips of pictures.
+        accelerator: which processes share the images.
+    """
+
+    out: Path
+    settings: AdversarialSettings
+    findings: tuple[str, ...]
+    pixels: Pixels
+    labels: Tensor
+    mean: float
+    sd: float
+    shown: Batch
+    accelerator: Accelerator
+
+    def maps(self, averaged: nn.Module) -> ValidationMaps:
+        """What the average says of the validation images."""
+        return predict_maps(averaged, self.pixels, self.labels, self.settings, self.mean, self.sd, self.accelerator)
+
+    def take(
+        self, game: Game, averaged: nn.Module, state: State, rate: float, started: float, console: Console
+    ) -> ValidationMaps:
+        """One look: its line in the log, a strip of pictures, and a word if the maps say nothing.
+
+        Raises:
+            BadSetting: a loss or a map is not finite.
+        """
+        means = state.means(self.accelerator)
+        seen = self.maps(averaged)
+        if not np.isfinite(seen.logits).all():  # the last of these steps went astray
+            raise BadSetting(f"a map is not finite by step {state.step}. Lower lr (now {self.settings.lr}).")
+        judged = judge(seen.logits, seen.means, self.labels, self.findings)
+        state.seconds = time.monotonic() - started
+        row = {"step": state.step, "lr": rate, **means, **judged, "minutes": round(state.seconds / 60, 3)}
+        state.history.append(row)
+        if self.accelerator.is_main_process:
+            warning = collapse(row, all_options(self.settings.method, self.settings.options))
+            if warning:
+                console.print(f"step {state.step}: {warning}", markup=False, highlight=False)
+            log.write_adversarial(self.out, state.history)
+            game.eval()  # or BatchNorm would learn from validation images
+            strip = game.strip(self.shown)
+            game.train()
+            draw.write_picture(self.out / "strips" / f"{state.step:06}.png", draw.strip(strip.cpu().numpy()))
+        return seen
+
+    def calibration(self, seen: ValidationMaps) -> Calibration:
+        """Scores and thresholds by these images, without an outline."""
+        return Calibration.fit(
+            seen.logits,
+            seen.maps,
+            self.labels.numpy(),
+            healthy_share=self.settings.healthy_share,
+            peak_share=self.settings.peak_share,
+            findings=self.findings,
+            scale="amount",
+            peaks=seen.peaks,
+            kept=seen.kept,
+        )
 
 
 class Side(nn.Module):
@@ -314,7 +368,9 @@ def turn(
     optimiser.zero_grad(set_to_none=True)
     accelerator.backward(torch.stack([value.float() for value in terms.values()]).sum())
     if settings.clip_norm:
-        accelerator.clip_grad_norm_(side.parameters(), settings.clip_norm)
+        # Not accelerate's own, which would unscale the gradients of the critics' other optimiser (the same ones) too.
+        accelerator.unscale_gradients(optimiser)
+        nn.utils.clip_grad_norm_(side.parameters(), settings.clip_norm)
     optimiser.step()
     return {name: value.detach() for name, value in terms.items()}
 
@@ -426,7 +482,7 @@ class State:
         self._game, self._averaged, self._settings = game, averaged, settings
         self.critic_optimiser: torch.optim.Optimizer = self._adam(game.critics)
         self.warm_optimiser: torch.optim.Optimizer = torch.optim.AdamW(
-            game.critics.parameters(), settings.warm_up_lr, weight_decay=0.02
+            game.critics.parameters(), settings.warm_up_lr, weight_decay=WARM_UP_WEIGHT_DECAY
         )
         self.generator_optimiser: torch.optim.Optimizer = self._adam(game.generators)
         self.warmed = self.step = 0
@@ -487,7 +543,10 @@ class State:
         return ", ".join(f"{side} {value:.3f}" for side, value in sums.items())
 
     def save(self, file: Path, identity: Mapping[str, Any], contents: str, accelerator: Accelerator) -> None:
-        """Everything to go on from, whole or not at all."""
+        """Everything to go on from, whole or not at all; every process has to come here."""
+        pools = {  # those of all processes, one behind the other
+            name: [accelerator.gather(one) for one in pool.kept] for name, pool in self._game.pools.items()
+        }
         if not accelerator.is_main_process:
             return
         write_resume(
@@ -501,6 +560,7 @@ class State:
                 "critic_optimiser": self.critic_optimiser.state_dict(),
                 "warm_optimiser": self.warm_optimiser.state_dict(),
                 "generator_optimiser": self.generator_optimiser.state_dict(),
+                "pools": pools,
                 "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
                 "warmed": self.warmed,
                 "step": self.step,
@@ -513,6 +573,9 @@ class State:
         """The inverse of :meth:`save`."""
         self._game.load_state_dict(values["game"])
         self._averaged.load_state_dict(values["averaged"])
+        for name, pool in self._game.pools.items():
+            shares = [one.chunk(accelerator.num_processes)[accelerator.process_index] for one in values["pools"][name]]
+            pool.kept = tuple(one.to(accelerator.device) for one in shares)
         self.critic_optimiser.load_state_dict(values["critic_optimiser"])
         self.warm_optimiser.load_state_dict(values["warm_optimiser"])
         self.generator_optimiser.load_state_dict(values["generator_optimiser"])
@@ -537,6 +600,11 @@ def refuse_unreadable(labels: Tensor, val_labels: Tensor, sides: Dataset) -> Non
     for name, column in zip(sides.findings, labels.T, strict=True):
         if not (column == 1).any():
             raise BadData(f"{sides.name}: no training image that has {name!r} can be read. {advice}")
+
+
+def warm_up_decay(done: int, steps: int) -> float:
+    """Share of the warm-up's learning rate after so many of its steps: it rises, and falls in a line."""
+    return min((done + 1) / WARM_UP_RISE, 1 - WARM_UP_FALL * done / steps)
 
 
 def decay(done: float, begins: float) -> float:
@@ -564,20 +632,30 @@ def judge(
     }
 
 
-def collapse(row: Mapping[str, Any]) -> str:
-    """What is wrong with maps that are empty, or the same on healthy images, with advice; "" if nothing is."""
+def collapse(row: Mapping[str, Any], options: Iterable[str]) -> str:
+    """What is wrong with maps that are empty, or the same on healthy images, with advice; "" if nothing is.
+
+    Args:
+        row: of a look.
+        options: the names of the method's own, of which advice may speak.
+    """
     ill, healthy = row["map_of_ill"], row["map_of_healthy"]
     if ill < EMPTY:
+        advice = f"Lower {_named(('sparsity', 'identity'), options)}"
+        longer = _named(("ramp", "warm_up"), options)
+        return f"the map is empty (mean |map| of ill images {ill:.1e}). {advice}{longer and f', or lengthen {longer}'}."
+    if healthy > ALIKE * ill:
+        higher = _named(("identity", "warm_up"), options)
         return (
-            f"the map is empty (mean |map| of ill images {ill:.1e}). Lower options.sparsity and options.identity, or"
-            " lengthen options.ramp or options.warm_up."
-        )
-    if healthy > EVERYWHERE * ill:
-        return (
-            f"the map is as strong on healthy images as on ill ones (mean |map| {healthy:.1e} and {ill:.1e}). Train on,"
-            " or raise options.identity or options.warm_up."
+            f"the map is as strong on healthy images as on ill ones (mean |map| {healthy:.1e} and {ill:.1e}). Train"
+            f" on{higher and f', or raise {higher}'}."
         )
     return ""
+
+
+def _named(wanted: Iterable[str], known: Iterable[str]) -> str:
+    """Those of the options that there are, as advice has them."""
+    return " or ".join(f"options.{name}" for name in wanted if name in known)
 
 
 def first_weights(game: Game, settings: AdversarialSettings) -> str:

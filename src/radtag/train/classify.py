@@ -51,6 +51,7 @@ from radtag.train.loop import (
     seed_for,
     share_of,
     start_accelerator,
+    synchronised,
     validation_areas,
 )
 from radtag.train.run import Run, normalise
@@ -105,9 +106,7 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     if len(pixels) < 2:
         raise BadData(f"{dataset.name}: {counted(len(pixels), 'readable training image[s]')}; at least 2 are needed.")
 
-    model = model.to(memory_format=torch.channels_last)
-    if world > 1 and device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = synchronised(model.to(memory_format=torch.channels_last), accelerator)
     mean, sd = mean_and_sd(settings, _expected(settings))
 
     model = model.to(device)

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import timm
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -32,6 +33,8 @@ from radtag.models.plain import NotPlain, load_plain
 from radtag.train import log
 from radtag.train.run import Run, normalise
 from radtag.train.settings import Settings
+
+Model = TypeVar("Model", bound=nn.Module)
 
 Pixels = NDArray[np.uint8] | ReadablePixels
 MOST_MAP_BYTES = 2_000_000_000
@@ -62,14 +65,24 @@ def start_accelerator(mixed_precision: str, *, idle_parts: bool = False) -> Acce
     return accelerator
 
 
-def refuse_uneven(batch_size: int, processes: int) -> None:
+def refuse_uneven(batch_size: int, processes: int, setting: str = "batch_size") -> None:
     """Refuses a batch that processes cannot share.
 
     Raises:
         BadSetting: it does not divide among them.
     """
     if batch_size % processes:
-        raise BadSetting(f"a batch of {batch_size} does not divide among {processes} processes. Choose a multiple.")
+        raise BadSetting(f"{setting} = {batch_size} does not divide among {processes} processes. Choose a multiple.")
+
+
+def synchronised(model: Model, accelerator: Accelerator) -> Model:
+    """The model, whose BatchNorm sees the whole batch where several GPUs share it.
+
+    By timm's own conversion: torch's would drop the activations that timm keeps in its BatchNorm.
+    """
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        model = timm.layers.convert_sync_batchnorm(model)
+    return model
 
 
 def finished_run(out: Path, identity: Mapping[str, Any], train_set: Dataset, val_set: Dataset) -> Run | None:

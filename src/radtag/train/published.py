@@ -59,7 +59,9 @@ def import_pylon(file: Path | str, out: Path | str, *, calibrate_on: Dataset | N
         val_set = calibrate_on.only("val").with_findings(FINDINGS)
         cache = open_cache([record.path for record in val_set.records], SIZE_PX, settings.fit)
         labels = val_set.labels()[cache.readable]
-        looked = predict_maps(model, cache.kept, torch.from_numpy(labels), settings, MEAN, SD, start_accelerator("no"))
+        accelerator = start_accelerator("no")
+        model = model.to(accelerator.device)
+        looked = predict_maps(model, cache.kept, torch.from_numpy(labels), settings, MEAN, SD, accelerator)
         calibration = Calibration.fit(
             looked.logits, looked.maps, labels, findings=FINDINGS, peaks=looked.peaks, kept=looked.kept
         )

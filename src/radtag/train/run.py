@@ -4,8 +4,9 @@
 run.toml                resolved settings, findings, normalisation, grids, calibration
 weights.safetensors     the kept weights
 card.json, card.md      what data, what numbers, what limits
-log.jsonl, log.csv      an epoch a line
+log.jsonl, log.csv      an epoch a line, or a look of two sides
 curves.png              losses and AUROC
+strips/                 pictures of each look of two sides
 seen.npz                which image files were trained on and chosen by (:mod:`radtag.data.seen`)
 resume.pt               tensors to go on from, while training; gone when it is done
 ======================= ==========================================================================

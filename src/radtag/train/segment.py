@@ -55,6 +55,7 @@ from radtag.train.loop import (
     seed_for,
     share_of,
     start_accelerator,
+    synchronised,
     validation_areas,
 )
 from radtag.train.run import Run, normalise
@@ -111,9 +112,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     batches = max(len(taught) // settings.batch_size, 1)
     steps = batches * settings.epochs
 
-    model = model.to(memory_format=torch.channels_last)
-    if world > 1 and device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = synchronised(model.to(memory_format=torch.channels_last), accelerator)
     mean, sd = mean_and_sd(settings, normalisation(settings.backbone))
     model = model.to(device)
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else None

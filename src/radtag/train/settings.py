@@ -120,7 +120,7 @@ class AdversarialSettings(Settings):
         warm_up_batch_size: ill images a step while they do, and as many healthy ones.
         betas: Adam's; (0.5, 0.999) is customary in GANs.
         decay_from: share of the steps after which the rate falls in a line to 0.
-        ema: decay of the running average of the generator, which is what is kept and tags.
+        ema: decay of the running average of what tags, which is what is kept: the forward generator, and its witness.
         clip_norm: largest norm of a side's gradient; 0 does not clip.
         look_every: steps between looks at the validation images, each with a strip of pictures and a place to go on
             from.
@@ -221,14 +221,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 # What differs from the defaults, which are ours, for a few thousand images; "paper" is what is published or inferred.
+_FLIPS: dict[str, Any] = {"rotate_p": 0.0, "area": (1.0, 1.0), "ratio": (1.0, 1.0), "tone_p": 0.0}
 _VAGAN: dict[str, Any] = {"betas": (0.0, 0.9), "lr": 1e-3, "decay_from": 1.0, "clip_norm": 0.0}
 GAME_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "small": {"vagan": _VAGAN},
     "paper": {
-        "taggan": {"lr": 2e-4, "clip_norm": 0.0, "options": taggan.PUBLISHED},
+        "taggan": {"lr": 2e-4, "clip_norm": 0.0, "ema": 0.0, "augment": _FLIPS, "options": taggan.PUBLISHED},
         "vagan": _VAGAN,
     },
 }
+
+
+OURS = ("guided",)
+"""Games that no paper has."""
 
 
 def settings_from(preset: str | None = None, *, method: str = "pylon", **changes: Any) -> Settings:
@@ -247,7 +252,7 @@ def settings_from(preset: str | None = None, *, method: str = "pylon", **changes
     chosen, preset = preset, preset or ("small" if game else "paper")
     if preset not in PRESETS:
         raise BadSetting(f"unknown preset {preset!r}; use one of {', '.join(PRESETS)}.")
-    if method in STUDENTS and chosen is not None:
+    if chosen is not None and (method in STUDENTS or (chosen == "paper" and method in OURS)):
         raise BadSetting(f"preset {chosen!r}: {method} has its defaults alone. Leave the preset out.")
     own: dict[str, Any] = (
         {} if method in STUDENTS else GAME_PRESETS[preset].get(method, {}) if game else PRESETS[preset]
