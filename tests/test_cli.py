@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 import typer
+from filelock import FileLock
 from PIL import Image as Pillow
 
 import radtag
@@ -390,3 +392,34 @@ def test_one_model_for_the_diseases_of_two_sources(call, tmp_path: Path):
 def test_a_number_that_does_not_exist_is_called_undefined():
     assert cli._listed({"nodule": 0.7, "lungs": None}) == "nodule 0.7, lungs undefined"
     assert cli._listed(None) == "undefined"
+
+
+def test_two_trainings_do_not_write_into_one_folder(call, tmp_path: Path):
+    (tmp_path / "runs").mkdir()
+    held = FileLock(tmp_path / "runs" / ".a.lock")
+    with held:
+        refused = call(
+            "train", "pylon", "phantom:8", "--out", "runs/a", "--backbone", "test_resnet", "--weights", "none"
+        )
+    assert refused.status == 1
+    assert "another process is training into runs/a. Wait for it, or give another --out." in refused.err
+    assert not (tmp_path / "runs" / "a").exists()
+    # Refused for another reason, it leaves nothing behind.
+    refused = call("train", "pylon", "phantom:8", "--out", "runs/b", "--backbone", "nothing", "--weights", "none")
+    assert refused.status == 1
+    assert [one.name for one in (tmp_path / "runs").iterdir() if one.name != ".a.lock"] == []
+
+
+def test_too_little_memory_on_a_gpu_is_told_with_what_to_do(call, monkeypatch: pytest.MonkeyPatch):
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of")
+
+    monkeypatch.setattr(cli.process, "keep_memory", full)
+    told = call("train", "pylon", "phantom:8", "--out", "run")
+    assert told.status == 1
+    assert told.err == (
+        "Error: CUDA out of memory. Tried to allocate 2.00 GiB. Lower --batch-size or --size, or use --mixed-precision bf16.\n"
+    )
+    monkeypatch.setattr(cli.process, "keep_memory", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call("train", "pylon", "phantom:8", "--out", "run")

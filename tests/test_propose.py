@@ -356,7 +356,10 @@ def test_a_run_of_other_findings_is_refused(tagger: Tagger, dataset: Dataset, tm
         (["tag", "run", "csv:x", "--out", "a", "--as-dataset", "b"], "give one of --out DIR"),
         (["tag", "run", "a", "b", "--as-dataset", "c"], "takes one SOURCE, such as csv:table.csv, got a, b."),
         (["tag", "run", "csv:x", "--as-dataset", "c", "--save", "maps"], "--save maps: a data set has its masks"),
+        (["tag", "run", "csv:x", "--as-dataset", "c", "--threads", "2"], "--threads is of --out."),
+        (["tag", "run", "csv:x", "--as-dataset", "c", "--save-for", "all"], "--save-for all is of --out."),
         (["tag", "run", "x.png", "--out", "c", "--splits", "s.csv"], "--splits s.csv: files have no splits."),
+        (["tag", "run", "x.png", "--out", "c", "--split-seed", "1"], "--split-seed 1: files have no splits."),
     ],
 )
 def test_the_command_line_refuses_what_does_not_go_together(words, message, capsys):

@@ -13,7 +13,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -165,6 +165,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"Error: {what}{step}", file=sys.stderr)
         else:
             print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" or os.environ.get("RADTAG_DEBUG"):  # torch is not imported here
+            raise
+        what = ". ".join(str(error).split(". ")[:2])  # that there is too little, and how much was wanted
+        print(
+            f"Error: {what}. Lower --batch-size or --size, or use --mixed-precision bf16.",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
@@ -438,6 +447,7 @@ def train(
     from radtag.data.sources import open_together
     from radtag.models import GAMES, refuse_unknown
     from radtag.train import adversarial, classify, segment
+    from radtag.train.run import alone
     from radtag.train.settings import AdversarialSettings, StudentSettings, TrainSettings, settings_from
 
     refuse_unknown(method)
@@ -474,14 +484,18 @@ def train(
     console = _console()
     for note in dataset.notes if method not in GAMES else ():  # a game tells all that it makes two sides of
         console.print(f"note: {note}", markup=False, highlight=False)
-    if isinstance(settings, AdversarialSettings):
-        run = adversarial.train(settings, dataset, out, also=further, findings=finding, normal=normal, console=console)
-    elif isinstance(settings, StudentSettings):
-        run = segment.train(settings, dataset, out, console=console)
-    else:
-        assert isinstance(settings, TrainSettings)
-        run = classify.train(settings, dataset, out, console=console)
-    if int(os.environ.get("RANK", "0")) == 0:
+    first = int(os.environ.get("RANK", "0")) == 0  # of the processes that share the training
+    with alone(out) if first else nullcontext():
+        if isinstance(settings, AdversarialSettings):
+            run = adversarial.train(
+                settings, dataset, out, also=further, findings=finding, normal=normal, console=console
+            )
+        elif isinstance(settings, StudentSettings):
+            run = segment.train(settings, dataset, out, console=console)
+        else:
+            assert isinstance(settings, TrainSettings)
+            run = classify.train(settings, dataset, out, console=console)
+    if first:
         lines = [f"{key.replace('_', ' ')}: {_listed(value)}" for key, value in run.card.get("validation", {}).items()]
         _print({"run": run.path, "card": run.card}, as_json, *lines, f"-> {run.path}")
 
@@ -606,11 +620,16 @@ def tag(
         "explain_scale": explain_scale,
     }
     if as_dataset is not None:
+        for given, name in ((threads is not None, "--threads"), (save_for != "positive", f"--save-for {save_for}")):
+            if given:
+                raise BadSetting(f"{name} is of --out. With --as-dataset labels say what is written; leave it out.")
         _propose([run, *(with_run or [])], files, as_dataset, save, splits, split_seed, options, as_json)
         return
     assert out is not None
     if splits is not None:
         raise BadSetting(f"--splits {splits}: files have no splits. Leave it out, or give --as-dataset and a SOURCE.")
+    if split_seed:
+        raise BadSetting(f"--split-seed {split_seed}: files have no splits. Leave it out, or give --as-dataset.")
     from radtag.tag import tag_files
 
     wanted = [name for name in save if name != "none"] if save else None

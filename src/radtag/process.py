@@ -32,9 +32,10 @@ def keep_memory() -> bool:
     if mallopt is None:  # another C library
         return False
     # One arena for all threads: those of further threads hold 64 MiB at most, and larger features would not be kept.
-    wanted = {_M_MMAP_THRESHOLD: KEPT_BYTES, _M_TRIM_THRESHOLD: KEPT_BYTES, _M_ARENA_MAX: 1}
-    taken = [mallopt(what, value) for what, value in wanted.items()]
-    return all(taken)
+    # Before 2.35 glibc takes no more than 32 MiB for a threshold; and where one is set, it adapts the other no more.
+    if not (mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES) or mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)):
+        return False
+    return bool(mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES) and mallopt(_M_ARENA_MAX, 1))
 
 
 def cores() -> int:

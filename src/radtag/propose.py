@@ -52,6 +52,7 @@ from radtag.errors import BadData, BadSetting
 from radtag.geometry import reduce_mask
 from radtag.journal import Journal, Name, Stamp, safe, stamp_of
 from radtag.predictions import predictions
+from radtag.process import cores
 from radtag.report.checking import Doubtful, write_checks
 from radtag.report.page import Picture, replace_text
 from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
@@ -353,7 +354,7 @@ def _propose_all(
                 progress(done, len(dataset))
 
     labels = [dataset.findings.index(name) for name in wanted]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="write") as writers:
+    with ThreadPoolExecutor(min(8, cores()), thread_name_prefix="write") as writers:
         for record, _, prediction in predictions(tagger, dataset, failures, only=waiting):
             tags = [tag for tag in tagger.tags(prediction, record.image) if tag.finding in wanted]
             of = {name: record.labels[at] for name, at in zip(wanted, labels, strict=True)}

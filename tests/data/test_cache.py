@@ -129,6 +129,36 @@ def test_a_missing_file_that_appears_is_decoded(files, tmp_path):
     assert open_cache(files, SIDE, "stretch", root=tmp_path).readable.all()
 
 
+def test_what_the_machine_did_not_let_us_read_is_read_the_next_time(files, tmp_path, monkeypatch, decoded):
+    """Not kept for ever under a key that knows the file's content, which is good."""
+    counting, refused = cache.read, {files[1]: PermissionError(13, "Permission denied"), files[3]: MemoryError()}
+
+    def reading(path: Path):
+        image = counting(path)
+        if path in refused:
+            raise refused[path]
+        return image
+
+    monkeypatch.setattr(cache, "read", reading)
+    files[4].write_bytes(b"no image")  # which stays so
+    first = open_cache(files, SIDE, "stretch", root=tmp_path)
+    assert first.readable.tolist() == [True, False, True, False, False]
+    assert [cause for _, cause in first.failures][:2] == ["[Errno 13] Permission denied", "MemoryError"]
+    decoded.clear()
+    refused.pop(files[1])
+    second = open_cache(files, SIDE, "stretch", root=tmp_path)
+    assert second.readable.tolist() == [True, True, True, False, False]
+    assert sorted(decoded) == [files[1], files[3]]
+    refused.clear()
+    third = open_cache(files, SIDE, "stretch", root=tmp_path)
+    assert third.readable.tolist() == [True, True, True, True, False]
+    np.testing.assert_array_equal(third.pixels[:4], expected(files[:4]))
+    decoded.clear()
+    open_cache(files, SIDE, "stretch", root=tmp_path)
+    assert decoded == []
+    assert len(entries(tmp_path)) == 1
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
@@ -232,6 +262,20 @@ def test_the_entries_not_used_for_longest_go_first(files, tmp_path, monkeypatch)
     assert len(left) == 2
     assert oldest in left
     assert second not in left
+
+
+def test_the_bound_spares_what_this_process_has_in_use(files, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("RADTAG_CACHE_GB", "0")
+    train = open_cache(files, SIDE, "stretch", root=tmp_path)
+    kept = train.kept
+    del train
+    val = open_cache(files[::-1], SIDE, "stretch", root=tmp_path)
+    assert len(entries(tmp_path)) == 2  # or the next start would decode both again
+    assert "over the bound of 0: nothing else is kept" in capfd.readouterr().err
+    np.testing.assert_array_equal(kept[:], expected(files))
+    del kept, val
+    open_cache(files[1:], SIDE, "stretch", root=tmp_path)
+    assert len(entries(tmp_path)) == 1
 
 
 def test_the_bound_spares_the_entry_asked_for_and_one_being_written(files, tmp_path, monkeypatch):

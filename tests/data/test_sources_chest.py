@@ -629,6 +629,16 @@ def test_siim_relative_runs_down_the_columns_several_rows_an_image(siim, labels)
     assert "1 of 3 labelled images has no file and is left out, 1.2.3.300.dcm first" in data.notes
 
 
+def test_siims_second_table_has_labels_for_the_first_stages_test_images(siim):
+    table = (siim / "train-rle.csv").read_text()
+    (siim / "stage_2_train.csv").write_text(table.replace("1.2.3.300", "1.2.3.7"))
+    data = open_source(f"siim:{siim}")
+    assert data.records[-1].path == siim / "dicom-images-test/9/8/1.2.3.7.dcm"
+    assert len(data) == 3
+    (siim / "stage_2_train.csv").unlink()
+    assert len(open_source(f"siim:{siim}")) == 2
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [

@@ -180,6 +180,13 @@ def test_rows_without_an_image_are_skipped_on_request(tmp_path):
     assert data.notes[0] == "1 of 2 labelled images has no file and is left out, gone.png first"
 
 
+def test_the_masks_of_skipped_rows_are_not_asked_for(tmp_path):
+    path = table(tmp_path, "image,a,mask:a,lungs\nx.png,1,x.png,\ngone.png,1,m/gone.png,m/lungs.png\n", "x.png")
+    assert [record.image for record in opened(path, "?missing=skip").records] == ["x.png"]
+    with pytest.raises(BadData, match=r"column image: 'gone\.png' is not there"):
+        opened(path)
+
+
 def test_none_there_is_refused_even_then(tmp_path):
     path = table(tmp_path, "image,a\ngone.png,0\n")
     with pytest.raises(BadData, match=r"none of its 1 image is there; gone.png was looked for at .*gone.png"):

@@ -118,3 +118,5 @@ def test_two_processes_follow_one(trained):
     assert json.loads((out / "shared-two" / "card.json").read_text())["hardware"].startswith("2 process")
     first, second = (load_file(out / f"shared-{name}" / "weights.safetensors") for name in ("one", "two"))
     assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-4)

@@ -137,6 +137,22 @@ def test_labels_say_which_masks_are_known_and_masks_lie_as_their_images(masked: 
     assert abs(cols.min() - 8 * 32 / 72) <= 1
 
 
+def test_a_mask_that_cannot_be_read_is_unknown_and_told(masked: Dataset, tmp_path: Path):
+    row = next(i for i, one in enumerate(masked.records) if "left" in one.masks)
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no mask")
+    record = replace(masked.records[row], masks={**masked.records[row].masks, "left": damaged})
+    masks = load_masks(masked, (*masked.records[:row], record, *masked.records[row + 1 :]), 32, "stretch")
+    whole = load_masks(masked, masked.records, 32, "stretch")
+    assert masks.place[row, 0] == Masks.UNKNOWN
+    assert (masks.known != whole.known).sum() == 1
+    ((image, cause),) = masks.failures
+    assert image == record.image
+    assert cause.startswith("its mask: ")
+    assert "damaged.png" in cause
+    assert whole.failures == ()
+
+
 def test_masks_that_take_too_much_memory_are_refused(masked: Dataset, monkeypatch):
     monkeypatch.setattr("radtag.data.masks.MOST_BYTES", 1000)
     with pytest.raises(BadSetting, match=r"masks at 64 px take .* GB of memory"):

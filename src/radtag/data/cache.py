@@ -14,14 +14,17 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 import uuid
+import weakref
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -32,8 +35,12 @@ from rich.progress import track
 from radtag.data.prepare import Fit, prepare
 from radtag.errors import BadData, BadSetting, RadtagError
 from radtag.images import read
+from radtag.process import cores
 
-VERSION = 1  # of the preparation: raise it when the same file would give other pixels
+VERSION = 2  # of the preparation: raise it when the same file would give other pixels
+
+_in_use: dict[Path, weakref.ref[NDArray[np.uint8]]] = {}
+"""Entries that this process has opened, and their pixels as long as somebody holds them."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +108,20 @@ def open_cache(paths: Sequence[Path], size_px: int, fit: Fit, *, root: Path | No
     digests = _digests(paths, root)
     key = hashlib.sha256(json.dumps([VERSION, size_px, fit, digests]).encode()).hexdigest()[:32]
     entry = root / key
-    with FileLock(root / f"{key}.lock"):
+    lock = FileLock(root / f"{key}.lock")
+    if _about(entry).get("passing"):
+        with lock:
+            _try_again(entry, paths, size_px, fit)
+    before = _made_at(entry)
+    # This reads all of it: not under the lock, where each process would wait for the last.
+    found = _open(entry, paths, size_px)
+    if found is None:
+        with lock:
+            if _made_at(entry) == before:  # nobody else has made it meanwhile
+                shutil.rmtree(entry, ignore_errors=True)
+                _write(entry, paths, size_px, fit)
+                _evict(root, keep=entry)
         found = _open(entry, paths, size_px)
-        if found is None:
-            shutil.rmtree(entry, ignore_errors=True)
-            _write(entry, paths, size_px, fit)
-            _evict(root, keep=entry)
-            found = _open(entry, paths, size_px)
     if found is None:
         raise BadData(
             f"the cache entry {entry} cannot be read back. Is the disk full? Set RADTAG_CACHE to another folder."
@@ -123,25 +137,88 @@ def _write(entry: Path, paths: Sequence[Path], size_px: int, fit: Fit) -> None:
     temporary.mkdir()
     shape = (len(paths), size_px, size_px)
     pixels = np.lib.format.open_memmap(temporary / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+    _describe(temporary, pixels, _decode(pixels, range(len(paths)), paths, fit))
+    del pixels
+    os.replace(temporary, entry)
 
-    def decode(index: int) -> tuple[int, str | None]:
+
+def _try_again(entry: Path, paths: Sequence[Path], size_px: int, fit: Fit) -> None:
+    """Decodes what could not be read for no fault of its own; killed half-way, the entry is made anew."""
+    about = _about(entry)
+    again = about.get("passing", [])
+    if not again:
+        return  # another process has done it
+    pixels = np.load(entry / "pixels.npy", mmap_mode="r+")
+    others = [_Failure(index, cause, False) for index, cause in about["failures"] if index not in again]
+    _describe(entry, pixels, sorted([*others, *_decode(pixels, again, paths, fit)]))
+
+
+class _Failure(NamedTuple):
+    """A file that could not be read: which, why, and whether the cause is the machine's and not the file's."""
+
+    at: int
+    cause: str
+    passing: bool
+
+
+def _decode(pixels: NDArray[np.uint8], indexes: Sequence[int], paths: Sequence[Path], fit: Fit) -> list[_Failure]:
+    """Fills the places of some images; those that could not be read."""
+
+    def decode(index: int) -> _Failure | None:
         try:
-            pixels[index] = prepare(read(paths[index]), size_px, fit)[0]
-        except (RadtagError, OSError) as error:
-            return index, str(error).removeprefix(f"{paths[index]}: ")
-        return index, None
+            pixels[index] = prepare(read(paths[index]), pixels.shape[1], fit)[0]
+        except (RadtagError, OSError, MemoryError) as error:
+            cause = str(error).removeprefix(f"{paths[index]}: ") or type(error).__name__
+            return _Failure(index, cause, _of_the_machine(error))
+        return None
 
     # Decoders release the interpreter's lock, so threads are enough and nothing is pickled.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        decoded = pool.map(decode, range(len(paths)))
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
+        decoded = pool.map(decode, indexes)
         shown = Console(stderr=True)  # what a command prints for other programs goes to stdout alone
-        done = track(decoded, total=len(paths), description="decode", transient=True, console=shown)
-        failures = [(index, cause) for index, cause in done if cause is not None]
-    pixels.flush()
-    about = {"shape": shape, "crc32": _checksum(pixels, failures), "failures": failures}
-    del pixels
-    (temporary / "about.json").write_text(json.dumps(about))
-    os.replace(temporary, entry)
+        done = track(decoded, total=len(indexes), description="decode", transient=True, console=shown)
+        return [failure for failure in done if failure is not None]
+
+
+def _describe(entry: Path, pixels: NDArray[np.uint8], failed: Sequence[_Failure]) -> None:
+    """Writes what an entry holds, beside its pixels."""
+    pixels.flush()  # type: ignore[attr-defined]
+    failures = [(one.at, one.cause) for one in failed]
+    passing = [one.at for one in failed if one.passing]
+    about = {"shape": pixels.shape, "crc32": _checksum(pixels, failures), "failures": failures, "passing": passing}
+    temporary = entry / f"about.{uuid.uuid4().hex}.tmp"
+    temporary.write_text(json.dumps(about))
+    os.replace(temporary, entry / "about.json")
+
+
+def _about(entry: Path) -> dict[str, Any]:
+    """What an entry says of itself; nothing if it is not there, or damaged."""
+    try:
+        return dict(json.loads((entry / "about.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _of_the_machine(error: BaseException | None) -> bool:
+    """Whether a file was not read for what the system had to say: no permission, no memory, too many open files.
+
+    A file that is not there is left out as a damaged one is, since the key of an entry knows of it.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _made_at(entry: Path) -> int | None:
+    """When an entry was made; None = there is none."""
+    try:
+        return (entry / "about.json").stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _open(entry: Path, paths: Sequence[Path], size_px: int) -> PixelCache | None:
@@ -156,6 +233,7 @@ def _open(entry: Path, paths: Sequence[Path], size_px: int) -> PixelCache | None
     if not whole or pixels.dtype != np.uint8:
         return None
     os.utime(entry)  # the last use, for eviction
+    _in_use[entry] = weakref.ref(pixels)
     readable = np.ones(len(paths), dtype=bool)
     readable[[index for index, _ in failures]] = False
     # The entry knows contents, not names: the same file may have moved since.
@@ -194,7 +272,7 @@ def _digests(paths: Sequence[Path], root: Path) -> list[str]:
             except OSError as error:
                 return "", f"unreadable: {path} {error.errno}"
 
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        with ThreadPoolExecutor(max_workers=cores()) as pool:
             digests = list(pool.map(digest, paths))
         known.update({name: value for name, value in digests if name})
         if len(known) != before:
@@ -210,14 +288,21 @@ def _evict(root: Path, keep: Path) -> None:
         limit = float(given) * 1e9
     except ValueError:
         raise BadSetting(f"RADTAG_CACHE_GB is {given!r}. Set it to a number of gigabytes, such as 50.") from None
+    held = {keep, *(entry for entry, pixels in _in_use.items() if pixels() is not None)}
     entries = []  # last use, size, entry
     for entry in root.iterdir():
         try:
-            if entry.is_dir() and entry != keep:
+            if entry.is_dir() and entry not in held:
                 entries.append((entry.stat().st_mtime, _bytes(entry), entry))
         except FileNotFoundError:
             continue  # another process renamed or evicted it just now
-    used = _bytes(keep)
+    used = sum(_bytes(entry) for entry in held if entry.is_dir())
+    if used > limit and len(held) > 1:
+        print(
+            f"note: images that are in use take {used / 1e9:.1f} GB in {root}, over the bound of {limit / 1e9:.0f}:"
+            " nothing else is kept, and other runs decode anew. Raise RADTAG_CACHE_GB.",
+            file=sys.stderr,
+        )
     for last_use, size, entry in sorted(entries, reverse=True):
         used += size
         # A temporary entry may be another process's, half written; a killed one's goes a day later.

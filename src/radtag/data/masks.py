@@ -6,7 +6,6 @@ They are kept in memory, a bit a pixel: 8 KiB a mask at 256 pixels, 32 at 512. W
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 from radtag.data.outlines import read_outline
 from radtag.data.prepare import Fit
 from radtag.data.table import Dataset, Record
-from radtag.errors import BadSetting
+from radtag.errors import BadSetting, UnreadableImage
 from radtag.geometry import Frame, mask_to_frame, stretch_mask
 from radtag.images import read
+from radtag.process import cores
 
 MOST_BYTES = 4_000_000_000
 
@@ -32,11 +32,13 @@ class Masks:
         size_px: side of the square.
         bits: (mask, byte) uint8, the pixels of each in reading order, eight to a byte.
         place: (image, finding) which of the masks; EMPTY = known to be empty, UNKNOWN = there is none to learn from.
+        failures: image and cause of each mask that could not be read, which is unknown then.
     """
 
     size_px: int
     bits: NDArray[np.uint8]
     place: NDArray[np.int64]
+    failures: tuple[tuple[str, str], ...] = ()
 
     EMPTY = -1
     UNKNOWN = -2
@@ -65,10 +67,10 @@ def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: F
 
     Raises:
         BadSetting: they do not fit into :data:`MOST_BYTES`.
-        UnreadableImage: a mask that cannot be read.
     """
     place = np.full((len(records), len(dataset.findings)), Masks.UNKNOWN, dtype=np.int64)
     wanted: list[tuple[Record, str]] = []
+    at: list[tuple[int, int]] = []
     for row, record in enumerate(records):
         for column, (finding, label) in enumerate(zip(dataset.findings, record.labels, strict=True)):
             if label == 0:
@@ -76,6 +78,7 @@ def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: F
             elif label == 1 and finding in record.masks:
                 place[row, column] = len(wanted)
                 wanted.append((record, finding))
+                at.append((row, column))
     each = -(-(size_px**2) // 8)
     if len(wanted) * each > MOST_BYTES:
         raise BadSetting(
@@ -84,9 +87,12 @@ def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: F
         )
     bits = np.zeros((len(wanted), each), dtype=np.uint8)
 
-    def decode(at: int) -> None:
-        record, finding = wanted[at]
-        mask = read_outline(record.masks[finding])
+    def decode(number: int) -> str:
+        record, finding = wanted[number]
+        try:
+            mask = read_outline(record.masks[finding])
+        except (UnreadableImage, OSError) as error:
+            return str(error)
         size_rc = (mask.shape[0], mask.shape[1])
         if fit == "letterbox":  # a mask may have any size, and the square keeps the image's aspect
             size_rc = read(record.path).size_rc
@@ -94,9 +100,13 @@ def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: F
         frame = (Frame.stretch if fit == "stretch" else Frame.letterbox)(size_rc, square)
         if size_rc != mask.shape:
             mask = stretch_mask(mask, size_rc)
-        bits[at] = np.packbits(mask_to_frame(mask, frame))
+        bits[number] = np.packbits(mask_to_frame(mask, frame))
+        return ""
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for _ in pool.map(decode, range(len(wanted))):
-            pass
-    return Masks(size_px, bits, place)
+    failures = []
+    with ThreadPoolExecutor(cores()) as pool:
+        for number, cause in enumerate(pool.map(decode, range(len(wanted)))):
+            if cause:
+                place[at[number]] = Masks.UNKNOWN
+                failures.append((wanted[number][0].image, f"its mask: {cause}"))
+    return Masks(size_px, bits, place, tuple(failures))

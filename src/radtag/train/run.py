@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -43,6 +45,26 @@ from radtag.models.game import Seen
 from radtag.train.settings import Settings, settings_class
 
 FORMAT = 1
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keeps a run folder for one training; two at once would write over each other's place to go on from.
+
+    Raises:
+        BadRun: another process is at it.
+    """
+    file = out.with_name(f".{out.name}.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(file).acquire(timeout=0)
+    except Timeout as error:
+        raise BadRun(f"another process is training into {out}. Wait for it, or give another --out.") from error
+    with held:
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

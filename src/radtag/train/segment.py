@@ -207,7 +207,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
             "dice_with_given_masks": log.undefined_as_none(round(kept["val_dice"], 4)),
         },
         minutes=course.history[-1]["minutes"],
-        failures=(*failures, *val_failures),
+        failures=(*failures, *val_failures, *masks.failures, *val_masks.failures),
         notes=[*looked.notes, *calibration.notes],
         warnings=warnings,
         processes=world,

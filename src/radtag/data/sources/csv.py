@@ -179,8 +179,8 @@ def _path(root: Path, cell: str) -> Path:
 
 def _refuse_missing(path: Path, records: Sequence[Record], lines: Mapping[str, int], at_missing: str) -> None:
     """A mask that is not there is refused, and so is an image unless such rows are to be skipped."""
-    gone = missing_files([record.path for record in records] if at_missing == "error" else [])
-    if gone:
+    gone = missing_files([record.path for record in records])
+    if gone and at_missing == "error":
         first = next(record for record in records if record.path in gone)
         raise BadData(
             f"{path} line {lines[first.image]}, column image: {first.image!r} is not there ({first.path}); "
@@ -190,6 +190,7 @@ def _refuse_missing(path: Path, records: Sequence[Record], lines: Mapping[str, i
     masks = [
         (record, file)
         for record in records
+        if record.path not in gone  # such a row is left out
         for mask in (*record.masks.values(), *filter(None, [record.lungs]))
         for file in files_of(mask)
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from radtag.data.csvfile import read_csv
 from radtag.data.files import images_by_stem
 from radtag.data.notes import left_over, told
-from radtag.data.options import folder
+from radtag.data.options import folders
 from radtag.data.outlines import Runs, together
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData
@@ -35,8 +35,11 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     table_path = next((root / name for name in TABLES if (root / name).is_file()), None)
     if table_path is None:
         raise BadData(f"{root} has neither {' nor '.join(TABLES)}. Give the folder that holds the table.")
-    images = folder("siim", options, "images", root / "dicom-images-train", root / "stage_2_train", root)
-    path_of = images_by_stem(images)
+    usual = ["dicom-images-train", "stage_2_train"]
+    if table_path.name == TABLES[0]:  # which has labels for the first stage's test images, too
+        usual.append("dicom-images-test")
+    images = folders("siim", options, "images", root, *usual)
+    path_of = {stem: path for one in images for stem, path in images_by_stem(one).items()}
     table = read_csv(table_path)
     areas: dict[str, list[Runs]] = {}
     for line, row in table.named("ImageId", "EncodedPixels"):
@@ -54,7 +57,7 @@ def load(location: Path | str, options: Mapping[str, str]) -> Dataset:
     records = tuple(
         Record(
             image=f"{image}.dcm",
-            path=path_of.pop(image, images / f"{image}.dcm"),
+            path=path_of.pop(image, images[0] / f"{image}.dcm"),
             labels=(float(bool(outlines)),),
             masks={FINDINGS[0]: together(outlines)} if outlines else {},
         )
