@@ -559,11 +559,12 @@ def test_folds_that_were_tagged_in_other_ways_are_not_pooled(
     dataset: Dataset, tagger: KnownMaps, tmp_path: Path
 ) -> None:
     for image, (name, settings) in zip(
-        ("one", "two", "three"),
+        ("one", "two", "three", "three"),
         (
             ("a", {"grid": "measured", "mask": [0.5] * 3}),
             ("b", {"grid": "measured", "mask": [0.4] * 3}),
             ("c", {"grid": "tiles"}),
+            ("d", {"grid": "measured", "mask": ["otsu"] * 3}),
         ),
         strict=True,
     ):
@@ -573,6 +574,8 @@ def test_folds_that_were_tagged_in_other_ways_are_not_pooled(
     pool([tmp_path / "a", tmp_path / "b"], tmp_path / "pooled", bootstraps=0)  # thresholds are each run's own
     with pytest.raises(BadData, match=r"c was tagged otherwise than .*a, where grid was measured, now tiles"):
         pool([tmp_path / "a", tmp_path / "c"], tmp_path / "other", bootstraps=0)
+    with pytest.raises(BadData, match=r"d was tagged otherwise than .*a, where mask was not given, now otsu"):
+        pool([tmp_path / "a", tmp_path / "d"], tmp_path / "other", bootstraps=0)
 
 
 @pytest.mark.usefixtures("no_page")

@@ -99,7 +99,7 @@ def test_every_number_is_the_whole_evaluations(dataset, maps, tmp_path, rule) ->
 def test_pointing_alone_marks_nothing(dataset, maps, tmp_path) -> None:
     quick = score(maps, dataset, tmp_path / "out", measures=["pointing"], bootstraps=0)
     assert "pointing" in quick["micro"]
-    assert not {"iou", "dice", "box_0.3", "healthy_marked"} & set(quick["micro"])
+    assert not {"iou", "dice", "box_0.3", "healthy_marked", "iobb_0.1", "iou_0.5"} & set(quick["micro"])
     assert quick["about"]["measures"] == ["pointing"]
     (tmp_path / "out" / "faithfulness.csv").write_text("of an earlier evaluation")
     score(maps, dataset, tmp_path / "out", measures=["pointing"], bootstraps=0)

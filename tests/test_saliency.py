@@ -687,3 +687,19 @@ def test_the_command_line_tags_and_evaluates_with_explanations(
 def test_the_command_line_names_every_method():
     given = get_args(get_args(Explain)[0])
     assert get_args(given[0]) == METHODS
+
+
+def test_the_layer_is_found_where_logits_add_up_to_a_constant():
+    """As those of a head of two classes, one the other's negative."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Conv2d(1, 4, 3, padding=1)
+            self.head = nn.Linear(4, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logit = self.head(self.features(images).mean(dim=(2, 3)))
+            return torch.cat([logit, -logit], dim=1)
+
+    assert choose_layer(Two().eval(), torch.rand(2, 1, 8, 8)) == "features"

@@ -122,6 +122,14 @@ def test_the_result_is_an_evaluation_like_any(dataset, tmp_path) -> None:
     apart = compare(tmp_path / "two", tmp_path / "one", bootstraps=10)
     assert apart["micro"]["precision"]["value"] == pytest.approx(found(other, "precision") - 24 / 25)
     assert pool([tmp_path / "one"], tmp_path / "pooled", bootstraps=0)["micro"]["poi"]["value"] == 1
+    # Of the same images without patients, pixels are compared too, by the patients of the first.
+    nobody = replace(dataset, records=tuple(replace(one, patient="") for one in dataset.records))
+    score(maps, nobody, tmp_path / "three", bootstraps=10, mask=0.4, min_area_px=0)
+    again = compare(tmp_path / "one", tmp_path / "three", bootstraps=10)
+    assert again["micro"]["pixel_ap"]["value"] == 0
+    joined = replace(dataset, records=tuple(replace(one, patient="all of one") for one in dataset.records))
+    score(maps, joined, tmp_path / "four", bootstraps=10, mask=0.4, min_area_px=0)
+    assert "pixel_ap" not in compare(tmp_path / "one", tmp_path / "four", bootstraps=10)["micro"]  # cannot be divided
 
 
 def test_names_of_chexlocalize(tmp_path) -> None:
@@ -139,6 +147,19 @@ def test_names_with_folders_and_endings() -> None:
     assert without_ending("a/b.c.nii.gz") == "a/b.c"
     assert without_ending("scan.dcm#3") == "scan#3"
     assert without_ending("plain") == "plain"
+    assert without_ending("1.2.840.1") == "1.2.840.1"  # a DICOM identifier
+    assert without_ending("1.2.840.1.dcm") == "1.2.840.1"
+
+
+def test_a_map_whose_image_is_called_map_is_found(tmp_path) -> None:
+    for name in ("chest_map", "1.2.840.1", "1.2.840.2"):
+        (tmp_path / "Edema").mkdir(exist_ok=True)
+        png16(tmp_path / "Edema" / f"{name}.png", values(1))
+    of = MapFolder.open(tmp_path, FINDINGS).files["Edema"].of
+    for image in ("chest_map.png", "1.2.840.1", "1.2.840.2.dcm"):
+        path = of(Record(image, Path(image), (0, 1)))
+        assert path is not None
+        assert path.stem == image.removesuffix(".png").removesuffix(".dcm")
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
@@ -190,12 +211,14 @@ def test_files_that_are_no_map(tmp_path) -> None:
     np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
     PIL.Image.new("RGB", (4, 3)).save(tmp_path / "colour.png")
     (tmp_path / "torn.png").write_bytes(b"\x89PNG")
+    PIL.Image.fromarray(np.array([[0, 65536], [40000, 70000]], np.int32)).save(tmp_path / "long.tif")
     for name, message in {
         "deep.npy": r"its shape is \(3, 4, 5\)",
         "nan.npy": "NaN",
         "object.npy": "cannot be read",
         "colour.png": "colours",
         "torn.png": "cannot be read",
+        "long.tif": "it runs from 0 to 70000, beyond 16 bits",
         "map.txt": "its ending",
     }.items():
         with pytest.raises(UnreadableImage, match=message):
@@ -253,6 +276,66 @@ def test_scores_of_tags_csv_and_of_a_wide_table(dataset, tmp_path) -> None:
     wide.write_text("image,Edema\na.png,1.9\n")
     with pytest.raises(BadData, match="lies outside 0-1"):
         Scores.read(wide, FINDINGS)
+
+
+def test_a_score_at_its_threshold_is_positive_however_float32_rounds_it(dataset, tmp_path) -> None:
+    maps = write_all(tmp_path / "maps", png16, ".png")
+    for number in range(101):
+        wide = tmp_path / "wide.csv"
+        wide.write_text("image,Lung Opacity,Edema\n" + "".join(f"{n}.png,{number / 100},1\n" for n in LABELS))
+        own = Scores.read(wide, FINDINGS)
+        given = GivenMaps(MapFolder.open(maps, FINDINGS), dataset, scores=own)
+        given.with_thresholds(replace(given.thresholds, score=dict.fromkeys(FINDINGS, number / 100)))
+        prediction = given.prediction(dataset.records[0], read(dataset.records[0].path))
+        assert given.tags(prediction, "a.png")[0].positive, number
+    result = score(maps, dataset, tmp_path / "out", scores=wide, threshold=1.0, measures=["pointing"], bootstraps=0)
+    assert found(result, "sensitivity") == 1
+
+
+def test_masks_that_tags_cut_by_otsu_are_cut_so_again(dataset, tmp_path) -> None:
+    maps = write_all(tmp_path / "maps", png16, ".png")
+    table = tmp_path / "tags.csv"
+    rows = [f"{name}.png,{f},.9,.1,.{3 + i}" for f in FINDINGS for i, name in enumerate(LABELS)]
+    table.write_text("image,finding,score,threshold,mask_threshold\n" + "\n".join(rows) + "\n")
+    result = score(maps, dataset, tmp_path / "a", bootstraps=0, scores=table, min_area_px=0)
+    otsu = score(maps, dataset, tmp_path / "b", bootstraps=0, mask="otsu", min_area_px=0)
+    assert found(result, "dice") == found(otsu, "dice")
+    assert result["about"]["tagging"]["mask"] == dict.fromkeys(FINDINGS, "otsu")
+    assert "of masks Otsu's for each map" in result["about"]["notes"][-1]
+
+
+def test_a_row_of_scores_never_serves_two_images(dataset, tmp_path) -> None:
+    maps = write_all(tmp_path / "maps", png16, ".png")
+    for name, finding in ((name, finding) for name in LABELS for finding in FINDINGS):
+        (maps / finding / "two").mkdir(exist_ok=True)
+        (maps / finding / "two" / f"{name}.png").write_bytes((maps / finding / f"{name}.png").read_bytes())
+        (maps / finding / "one").mkdir(exist_ok=True)
+        (maps / finding / f"{name}.png").rename(maps / finding / "one" / f"{name}.png")
+    twice = tuple(replace(one, image=f"{folder}/{one.image}") for folder in ("one", "two") for one in dataset.records)
+    wide = tmp_path / "wide.csv"
+    wide.write_text("image,Lung Opacity,Edema\n" + "".join(f"{name}.png,.5,.5\n" for name in LABELS))
+    with pytest.raises(BadData, match=r"the row of a has the score of one/a\.png and of two/a\.png\. Name rows as"):
+        score(maps, replace(dataset, records=twice), tmp_path / "out", scores=wide)
+
+
+def test_other_scores_make_another_result(dataset, tmp_path) -> None:
+    maps = write_all(tmp_path / "maps", png16, ".png")
+    wide = tmp_path / "wide.csv"
+    for cell in (".5", ".6"):
+        wide.write_text("image,Lung Opacity,Edema\n" + "".join(f"{name}.png,{cell},.5\n" for name in LABELS))
+        if cell == ".5":
+            score(maps, dataset, tmp_path / "out", scores=wide, measures=["pointing"], bootstraps=0)
+    with pytest.raises(BadSetting, match="holds a result made otherwise"):
+        score(maps, dataset, tmp_path / "out", scores=wide, measures=["pointing"], bootstraps=0)
+
+
+def test_of_logits_the_sigmoid_comes_before_they_are_stretched(dataset, tmp_path) -> None:
+    logits = np.array([[-4.0, 4.0], [0.0, 8.0]], np.float32)
+    maps = write_all(tmp_path / "maps", lambda path, m: np.save(path, logits), ".npy")
+    folder, image = MapFolder.open(maps, FINDINGS), read(dataset.records[0].path)
+    map_ = GivenMaps(folder, dataset, values="sigmoid").prediction(dataset.records[0], image).map(0)
+    by_hand = torch.nn.functional.interpolate(torch.from_numpy(logits).sigmoid()[None, None], SIZE, mode="bilinear")
+    np.testing.assert_allclose(map_, by_hand[0, 0].numpy(), atol=1e-6)
 
 
 # ---- thresholds ----------------------------------------------------------------------------------------------------

@@ -366,7 +366,7 @@ def refuse_mixed(folders: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -
             )
 
 
-TAGGED_BY = ("grid", "tta", "min_area_px", "area", "explain", "explain_layer", "explain_scale")
+TAGGED_BY = ("grid", "tta", "min_area_px", "area", "explain", "explain_layer", "explain_scale", "values", "missing")
 """Of a tagger's settings, those that are not a run's own, as thresholds are: what they make is not to be pooled."""
 
 
@@ -376,7 +376,12 @@ def refuse_other_ways(folders: Sequence[Path], abouts: Sequence[Mapping[str, Any
     Raises:
         BadData: one mirrored its images, or limited its masks, and another did not.
     """
-    ways = [{name: about.get("tagging", {}).get(name) for name in TAGGED_BY} for about in abouts]
+    ways = []
+    for about in abouts:
+        tagging = about.get("tagging", {})
+        mask = tagging.get("mask")
+        by_image = "otsu" in (mask.values() if isinstance(mask, Mapping) else [mask])
+        ways.append({**{name: tagging.get(name) for name in TAGGED_BY}, "mask": "otsu" if by_image else None})
     for folder, way in zip(folders, ways, strict=True):
         if way != ways[0]:
             raise BadData(

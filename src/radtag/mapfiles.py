@@ -102,8 +102,15 @@ def _picture(path: Path) -> tuple[Any, None]:
     if levels is not None:
         return levels, None
     with PIL.Image.open(path) as image:
-        if image.mode == "I":  # how older versions of Pillow open 16 bits
-            return np.asarray(image).astype(np.uint16), None
+        if image.mode == "I":  # 32 bits, or how older versions of Pillow open 16
+            values = np.asarray(image)
+            if values.min() < 0 or values.max() > 65535:
+                raise UnreadableImage(
+                    path,
+                    f"it runs from {values.min()} to {values.max()}, beyond 16 bits",
+                    "Save 8 or 16 bits, or floats.",
+                )
+            return values.astype(np.uint16), None
         if image.mode not in ("1", "L", "F") and not image.mode.startswith("I;16"):
             raise UnreadableImage(
                 path, f"it is a picture in colours ({image.mode})", "Save the map's values in gray, 8 or 16 bits."
@@ -235,10 +242,12 @@ class Named:
 
         Folders may be apart by / or by _, as CheXlocalize names them.
         """
-        for name in _names_of(record):
-            if name in self.entries:
-                return self.entries[name]
-        return None
+        name = self.name_of(record)
+        return None if name is None else self.entries[name]
+
+    def name_of(self, record: Record) -> str | None:
+        """The name by which an image has its entry; None if there is none."""
+        return next((name for name in _names_of(record) if name in self.entries), None)
 
 
 def _names_of(record: Record) -> Iterator[str]:
@@ -278,7 +287,7 @@ class MapFolder:
             finding = _finding(folder.name, wanted)
             if finding is not None:
                 for path in _maps_under(folder):
-                    if not path.stem.endswith("_map"):
+                    if not path.name.endswith("_map.pkl"):  # CheXlocalize's, below
                         _put(files.setdefault(finding, {}), without_ending(path.relative_to(folder).as_posix()), path)
         for path in sorted(root.rglob("*_map.pkl")):
             image, _, task = path.name.removesuffix("_map.pkl").rpartition("_")
@@ -303,10 +312,13 @@ class MapFolder:
 
 
 def without_ending(name: str) -> str:
-    """A file's name without what says its kind; ``.nii.gz`` and frames (``scan.dcm#3``) are understood."""
+    """A file's name without what says its kind; ``.nii.gz`` and frames (``scan.dcm#3``) are understood.
+
+    Digits alone say no kind: they are the end of a DICOM identifier.
+    """
     stem, number, frame = name.partition("#")
     for suffix in (".nii.gz", PurePosixPath(stem).suffix):
-        if suffix and stem.lower().endswith(suffix.lower()):
+        if suffix and not suffix[1:].isdigit() and stem.lower().endswith(suffix.lower()):
             return stem[: -len(suffix)] + number + frame
     return name
 

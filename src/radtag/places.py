@@ -29,7 +29,6 @@ from radtag.groups import checked, grouped, values_of, write_values
 from radtag.images.size import size_of
 from radtag.mapfiles import read_levels, read_map
 from radtag.metrics import boxes, masks, points
-from radtag.metrics.resize import bilinear
 from radtag.pairs import PairTable
 from radtag.report.page import replace_text
 from radtag.summary import summarise
@@ -179,7 +178,7 @@ def _image(given: GivenMaps, record: Record, patient: str, measures: Sequence[st
             "label": label,
             "score": score,
             "threshold": threshold,
-            "positive": float(score >= threshold),
+            "positive": float(np.float32(score) >= np.float32(threshold)),  # as in Tag.positive
             "map_max": top,
             "peak_x": col + 0.5,
             "peak_y": row + 0.5,
@@ -216,7 +215,7 @@ def _map_of(
     if levels is not None and given.values == "absolute" and levels.shape == size_rc:
         return levels, None
     stored, own = (VALUES[levels], None) if levels is not None else read_map(path)
-    return given.scaled(path, bilinear(stored, size_rc)), own
+    return given.laid(path, stored, size_rc), own
 
 
 def _value(map_: Any) -> Any:

@@ -560,7 +560,9 @@ def choose_layer(model: nn.Module, images: Float[Tensor, "batch channel row col"
             if isinstance(maps, Tensor):
                 found = [one for one in found if one[2].grid(one[1]).shape[1] != maps.shape[1]]
             if found:
-                gradients = torch.autograd.grad(logits.sum(), [one[1] for one in found], allow_unused=True)
+                # Each with a weight of its own: logits may add up to a constant.
+                weights = torch.arange(1, logits.shape[1] + 1, device=logits.device, dtype=logits.dtype)
+                gradients = torch.autograd.grad((logits * weights).sum(), [one[1] for one in found], allow_unused=True)
                 widths = [one[1].shape[2] for one in found if one[2].kind == "tokens"]
                 for (name, value, layout, _), gradient in zip(reversed(found), reversed(gradients), strict=True):
                     # Queries and the like are no feature: the tokens themselves are as wide as the last ones.

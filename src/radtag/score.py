@@ -60,12 +60,14 @@ class Scores:
     Args:
         score: per finding, by the images' names.
         threshold: of scores, by finding.
-        mask_threshold: of maps, by finding.
+        mask_threshold: of maps, by finding; "otsu" where it differs by image.
+        digest: of the table's content.
     """
 
     score: Mapping[str, Named]
     threshold: Mapping[str, float] = field(default_factory=dict)
-    mask_threshold: Mapping[str, float] = field(default_factory=dict)
+    mask_threshold: Mapping[str, MaskRule] = field(default_factory=dict)
+    digest: str = ""
 
     @classmethod
     def read(cls, path: Path, findings: Sequence[str]) -> Scores:
@@ -100,8 +102,11 @@ class Scores:
                 own[name] = _share(table, line, column, cell)
         if not score:
             raise BadData(f"{path} has no score of {', '.join(findings)}: its columns are {', '.join(table.header)}.")
-        masks = {name: value for name, value in also["mask_threshold"].items() if not np.isnan(value)}
-        return cls({name: Named(own, "score") for name, own in score.items()}, also["threshold"], masks)
+        masks: dict[str, MaskRule] = {
+            name: "otsu" if np.isnan(value) else value for name, value in also["mask_threshold"].items()
+        }
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return cls({name: Named(own, "score") for name, own in score.items()}, also["threshold"], masks, digest)
 
 
 @dataclass(frozen=True)
@@ -154,8 +159,8 @@ class GivenMaps:
         )
         self.missing = self._look(dataset, missing)
         self.settings: dict[str, Any] = {"values": values, "missing": missing, "min_area_px": min_area_px}
-        stamps = json.dumps(folder.stamps()).encode("utf-8", "surrogateescape")
-        self.digest = hashlib.sha256(stamps).hexdigest()[:16]
+        held = [*folder.stamps(), *([scores.digest] if scores is not None else [])]
+        self.digest = hashlib.sha256(json.dumps(held).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         self.with_thresholds(self.thresholds)
 
     def with_thresholds(self, thresholds: Thresholds) -> None:
@@ -170,6 +175,7 @@ class GivenMaps:
     def _look(self, dataset: Dataset, missing: Missing) -> int:
         """How many pairs have no map, where that is allowed."""
         owner: dict[Path, str] = {}
+        scored: dict[tuple[str, str], str] = {}
         gone, unscored = [], []
         for record in dataset.records:
             for finding in self.findings:
@@ -183,8 +189,14 @@ class GivenMaps:
                     )
                 if self._scores is not None:
                     named = self._scores.score.get(finding)
-                    if named is None or named.of(record) is None:
+                    row = named.name_of(record) if named is not None else None
+                    if row is None:
                         unscored.append(f"{record.image}, {finding}")
+                    elif scored.setdefault((finding, row), record.image) != record.image:
+                        raise BadData(
+                            f"the row of {row} has the score of {scored[finding, row]} and of {record.image}. Name rows"
+                            " as the images, folders included."
+                        )
         if gone and missing == "refuse":
             raise BadData(
                 f"{counted(len(gone), 'pair[s] of image and finding [has|have] no map')} in {self.folder.root}; the"
@@ -216,7 +228,7 @@ class GivenMaps:
             path, own = self.folder.files[finding].of(record), None
             if path is not None:
                 stored, own = read_map(path)
-                maps[i] = self.scaled(path, bilinear(stored, image.size_rc))
+                maps[i] = self.laid(path, stored, image.size_rc)
             named = self.score_of(record, finding)
             scores[i] = named if named is not None else maps[i].max() if own is None else own
         grid = Grid.tiles(image.size_rc, image.size_rc)
@@ -226,14 +238,17 @@ class GivenMaps:
         """An image's score of the table of scores; None without a table."""
         return None if self._scores is None else self._scores.score[finding].of(record)
 
-    def scaled(self, path: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values of a file's map (row, col) as 0-1.
+    def laid(self, path: Path, stored: NDArray[np.float32], size_rc: tuple[int, int]) -> NDArray[np.float32]:
+        """A file's map (row, col) over its image, as 0-1.
+
+        Of logits the sigmoid comes first, and then they are interpolated, as PYLON's evaluation does.
 
         Raises:
             BadData: values outside 0-1 on the absolute scale.
         """
         if self.values == "sigmoid":
-            return np.asarray(expit(values))
+            return bilinear(np.asarray(expit(stored), dtype=np.float32), size_rc)
+        values = bilinear(stored, size_rc)
         low, high = values.min(), values.max()
         if self.values == "image":
             return (values - low) / (high - low) if high > low else np.zeros_like(values)
@@ -349,7 +364,8 @@ def choose(
     """Thresholds that suit validation images: of maps by the greatest mean IoU, of scores by Youden's index.
 
     Of maps: the mean over the validation images with a known place, an empty mask counting 0, over ``THRESHOLDS``; of
-    equally good ones the lowest. Boxes stand for a mask where there is none. 0.5 where no place is known, or one class.
+    equally good ones the lowest. Boxes stand for a mask where there is none. Small parts, which masks lose afterwards,
+    count here. 0.5 where no place is known, or one class.
 
     Args:
         maps: the validation images' maps.
@@ -463,11 +479,12 @@ def _thresholds(
         if mask is None and table.mask_threshold:
             masks |= {name: value for name, value in table.mask_threshold.items() if name in masks}
             source = "those of the table of scores"
+            if "otsu" in masks.values():
+                source += ", of masks Otsu's for each map where the table's differ by image"
         if threshold is None and table.threshold:
             scores |= {name: value for name, value in table.threshold.items() if name in scores}
-            source = (
-                "those of the table of scores" if mask is None else "of masks as given, of scores as in their table"
-            )
+            source = source if mask is None else "of masks as given, of scores as in their table"
+            source = "those of the table of scores" if source == "0.5" else source
     return Thresholds(scores, masks, source)
 
 

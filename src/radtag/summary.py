@@ -97,6 +97,20 @@ class PixelCounts:
             np.sum([part.pairs for part in parts], axis=0),
         )
 
+    def renamed(self, was: PairTable, now: PairTable) -> PixelCounts | None:
+        """The same counts by the patients of another evaluation of the same images; None where these divide a patient.
+
+        Args:
+            was: the pairs that the counts are of.
+            now: the pairs of the other evaluation.
+        """
+        other = dict(zip(now["image"].tolist(), now["patient"].tolist(), strict=True))
+        name: dict[str, str] = {}
+        for image, patient in zip(was["image"].tolist(), was["patient"].tolist(), strict=True):
+            if name.setdefault(patient, other.get(image, "")) != other.get(image, ""):
+                return None
+        return replace(self, patient=np.array([name.get(patient, patient) for patient in self.patient.tolist()]))
+
     def ranking(self, resampling: Resampling, number: dict[str, int]) -> Replicates:
         """Average precision with its replicates; ``number`` gives each patient's index in the resampling."""
         ranking = PixelRanking.from_arrays(
@@ -232,10 +246,11 @@ def _places(pairs: _Pairs) -> Iterator[Named]:
     asked = located & ~np.isnan(table["pointing_readers"])
     if asked.any():
         yield "pointing_readers", pairs.mean(table["pointing_readers"], asked)
+    drawn = located & ~np.isnan(table["iou_boxes"])  # of a pair that was asked for its areas
     for name, column in (("iobb", "iobb"), ("iou", "iou_boxes")):
         for threshold in REGION_THRESHOLDS:
             # An area of nothing has an undefined share in the boxes, but it has not found them.
-            yield f"{name}_{threshold:g}", pairs.mean((table[column] > threshold).astype(np.float64), located)
+            yield f"{name}_{threshold:g}", pairs.mean((table[column] > threshold).astype(np.float64), drawn)
     boxed = np.repeat(np.arange(len(table)), [len(ious) for ious in table.box_iou])
     rows = _rows(pairs.resampling, boxed)
     found = boxes.found_at_iou([iou for ious in table.box_iou for iou in ious], BOX_THRESHOLDS)
@@ -372,12 +387,15 @@ def differences(
         BadData: the tables share no image, or disagree about labels.
     """
     whole = a.findings == b.findings and set(a["image"].tolist()) == set(b["image"].tolist())
-    counts = pixels if pixels is not None and whole else (None, None)
+    first_counts = second_counts = None
+    if pixels is not None and whole:
+        second_counts = pixels[1].renamed(b, a)
+        first_counts = pixels[0] if second_counts is not None else None
     a, b = in_common([a, b])
-    second = dict(replicates(b, counts[1], bootstraps=bootstraps, seed=seed))
+    second = dict(replicates(b, second_counts, bootstraps=bootstraps, seed=seed))
     measured = {
         key: bootstrap.difference(first, second[key]).estimates()
-        for key, first in replicates(a, counts[0], bootstraps=bootstraps, seed=seed)
+        for key, first in replicates(a, first_counts, bootstraps=bootstraps, seed=seed)
         if key in second
     }
     return as_json(a.findings, measured, intervals=True)
@@ -427,8 +445,9 @@ def in_common(tables: Sequence[PairTable]) -> list[PairTable]:
     undefined = {
         name: np.any([np.isnan(table[name]) for table in taken], axis=0)
         for name in a.numbers
-        if name not in ("iobb", "iou_boxes")
+        if name != "iobb"  # which is undefined for an area of nothing
     }
+    located = np.min([table["located"] for table in taken], axis=0)
     counts = np.array([[len(ious) for ious in table.box_iou] for table in taken])
     boxed = ((counts == counts[0]) & (counts > 0)).all(axis=0)
 
@@ -436,6 +455,7 @@ def in_common(tables: Sequence[PairTable]) -> list[PairTable]:
         numbers = dict(table.numbers)
         for name, missing in undefined.items():
             numbers[name] = np.where(missing, np.nan, numbers[name])
+        numbers["located"] = located
         ious = tuple(own if has else () for own, has in zip(table.box_iou, boxed, strict=True))
         return PairTable({**table.text, "patient": a["patient"]}, numbers, ious, table.detections)
 

@@ -260,7 +260,7 @@ class Tag:
     @property
     def positive(self) -> bool:
         """Whether the score reaches the threshold."""
-        return self.score >= self.threshold
+        return bool(np.float32(self.score) >= np.float32(self.threshold))  # scores are no finer
 
     @property
     def peak_xy(self) -> tuple[float, float]:

@@ -36,6 +36,8 @@ def entrant(tmp_path: Path) -> Callable[..., Entrant]:
         speed: float = 4.0,
         followed: Sequence[tuple[int, str, float, float]] = (),
         by: Sequence[str] = (),
+        score: float = 0.5,
+        trained_as: str = "",
     ) -> Entrant:
         """A method by its hits, (finding, image) of 1 and 0, once a seed; every image has both findings.
 
@@ -53,7 +55,7 @@ def entrant(tmp_path: Path) -> Callable[..., Entrant]:
                     "split": "test",
                     "finding": finding,
                     "label": 1.0,
-                    "score": 0.5,
+                    "score": score,
                     "positive": 1.0,
                     "located": 1.0,
                     "pointing": of_seed[number][image],
@@ -81,7 +83,7 @@ def entrant(tmp_path: Path) -> Callable[..., Entrant]:
             metrics = {"findings": {}, "micro": {}, "macro": {}, "about": about}
             (folder / "metrics.json").write_text(json.dumps(metrics))
             folders[seed] = folder
-        return Entrant(name, folders, [folder.parent for folder in folders.values()])
+        return Entrant(name, folders, [folder.parent for folder in folders.values()], trained_as)
 
     return made
 
@@ -121,10 +123,12 @@ def test_values_ranks_and_differences(entrant: Callable[..., Entrant]):
 
 
 def test_fewer_is_better_where_it_is(entrant: Callable[..., Entrant]):
-    found = rank([entrant("sure", hits(40, 40)), entrant("unsure", hits(40, 40))], ["brier"], bootstraps=50)
-    assert {name: one["total"]["brier"]["rank"] for name, one in found["methods"].items()} == {"sure": 1, "unsure": 1}
+    two = [entrant("sure", hits(40, 40), score=0.9), entrant("unsure", hits(40, 40), score=0.6)]
+    found = rank(two, ["brier"], bootstraps=50)
+    assert {name: one["total"]["brier"]["rank"] for name, one in found["methods"].items()} == {"sure": 1, "unsure": 2}
     row = found["comparisons"][0]
-    assert (row["value"], row["p"], row["significant"]) == (0, 1, False)
+    assert row["value"] == pytest.approx(0.1**2 - 0.4**2)
+    assert row["significant"]
 
 
 def test_lesions_by_size(entrant: Callable[..., Entrant]):
@@ -150,6 +154,19 @@ def test_several_seeds_are_averaged_and_their_spread_is_said(entrant: Callable[.
     assert found["methods"]["one"]["total"]["pointing"]["spread"] is None
     assert not found["comparisons"][0]["significant"]
     assert found["methods"]["two"]["seeds"] == [0, 1]
+
+
+def test_methods_that_share_runs_share_the_draws_of_their_seeds(entrant: Callable[..., Entrant]):
+    """Or how much trainings differ would hide that one is better in each of them."""
+    seeds = [hits(20, 20), hits(36, 36)]
+    better = [hits(24, 24), hits(40, 40)]
+    shared = rank([entrant("a", *seeds), entrant("a, mirrored", *better, trained_as="a")], ["pointing"], bootstraps=200)
+    apart = rank([entrant("b", *seeds), entrant("c", *better)], ["pointing"], bootstraps=200)
+    one, other = (found["comparisons"][0] for found in (shared, apart))
+    assert one["value"] == other["value"] == pytest.approx(-0.1)
+    assert one["significant"]
+    assert not other["significant"]
+    assert one["high"] < 0 < other["high"]
 
 
 def test_a_pair_that_one_method_lacks_counts_for_none(entrant: Callable[..., Entrant]):

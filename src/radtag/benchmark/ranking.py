@@ -69,11 +69,13 @@ class Entrant:
         name: of the method.
         folders: per seed, an evaluation of all folds.
         cells: the folders of its cells.
+        trained_as: the method whose runs these are, which draws of seeds are the same for; "" = its own.
     """
 
     name: str
     folders: Mapping[int, Path]
     cells: Sequence[Path]
+    trained_as: str = ""
 
 
 def write(plan: Plan) -> tuple[Path | None, dict[str, Any]]:
@@ -151,7 +153,7 @@ def _entrants(plan: Plan, source: Source, done: set[Cell], problems: list[str]) 
         lacking = sum(cell not in done for cell in cells)
         if folders:
             kept = [plan.folder(cell) for cell in cells if cell.seed in folders]
-            entrants.append(Entrant(method.name, folders, kept))
+            entrants.append(Entrant(method.name, folders, kept, plan.run_cell(cells[0]).method.name))
         if lacking:
             missing[method.name] = f"{lacking} of {len(cells)} cells are not done"
     return entrants, missing
@@ -195,6 +197,7 @@ def rank(entrants: Sequence[Entrant], metrics: Sequence[str], *, bootstraps: int
     # Pixels cannot be taken apart: they count where all hold the same images.
     whole = all(len(one) == len(first) for one in given) and all(one.findings == first.findings for one in given)
     pixels = [PixelCounts.read(folder / "pixels.npz") if whole else None for _, folder in places]
+    pixels = [counts and counts.renamed(table, given[0]) for counts, table in zip(pixels, given, strict=True)]
     if any(one is None for one in pixels):
         pixels = [None] * len(places)
     comparisons = math.comb(len(entrants), 2)
@@ -205,15 +208,17 @@ def rank(entrants: Sequence[Entrant], metrics: Sequence[str], *, bootstraps: int
     sizes: list[dict[str, Replicates]] = []
     edges, size = _sizes(first)
     followed = _followed([folder for _, folder in places], first, metrics, draws)
+    trainings: dict[str, int] = {}
+    trained = [trainings.setdefault(one.trained_as or one.name, len(trainings)) for one in entrants]
     for at in range(len(entrants)):
         own = [i for i, (owner, _) in enumerate(places) if owner == at]
         runs = [
             dict(replicates(tables[i], pixels[i], bootstraps=draws, seed=0, wanted=metrics)) | followed[i] for i in own
         ]
-        measured.append({key: _over_seeds([run[key] for run in runs], at) for key in runs[0]})
+        measured.append({key: _over_seeds([run[key] for run in runs], trained[at]) for key in runs[0]})
         spread.append({key: _spread([run[key] for run in runs], first.findings) for key in runs[0]})
         of_size = [_by_size(tables[i], size, draws) for i in own] if edges else [{}]
-        sizes.append({key: _over_seeds([run[key] for run in of_size], at) for key in of_size[0]})
+        sizes.append({key: _over_seeds([run[key] for run in of_size], trained[at]) for key in of_size[0]})
 
     divided, of_groups = _by_group(places, abouts, tables, metrics, draws)
     keys = [key for key in metrics if any(not np.isnan(one[key].value).all() for one in measured if key in one)]
@@ -370,11 +375,14 @@ def _is_measured(part: Mapping[str, Any], key: str) -> bool:
 
 
 def _over_seeds(runs: Sequence[Replicates], number: int) -> Replicates:
-    """The mean over seeds, whose draws take seeds as well as patients."""
+    """The mean over seeds, whose draws take seeds as well as patients.
+
+    The draws are those of a number: each training's own, which has nothing to do with another's, and the same for
+    methods that share runs.
+    """
     if len(runs) == 1:
         return runs[0]
     k, draws = len(runs), runs[0].drawn.shape[1]
-    # Each method's seeds are drawn for themselves: its trainings have nothing to do with another's.
     taken = np.random.default_rng((len(runs), number)).integers(k, size=(k - 1, draws))
     weight = np.stack([(taken == seed).sum(axis=0) for seed in range(k)]) / (k - 1)  # (seed, replicate)
     drawn = np.sum([np.where(w > 0, run.drawn * w, 0.0) for run, w in zip(runs, weight, strict=True)], axis=0)

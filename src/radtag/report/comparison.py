@@ -94,10 +94,19 @@ def write_comparison(
             for name, result in zip(names, results, strict=True)
         ],
         "notes": list(dict.fromkeys(note for result in results for note in result["about"]["notes"])),
-        "interval_text": interval_text(about),
+        "interval_text": _intervals(about, [one["about"] for one in apart]),
         "definitions": defined_rows(results[0]),
     }
     replace_text(path, environment().get_template("comparison.html.j2").render(context))
+
+
+def _intervals(about: Mapping[str, Any], of_differences: Sequence[Mapping[str, Any]]) -> str:
+    """How the intervals of values came about, and those of differences where it is another way."""
+    texts = dict.fromkeys(map(interval_text, (about, *of_differences)))
+    if len(texts) == 1:
+        return next(iter(texts))
+    values, *differences = texts
+    return f"Values: {values} Differences: {' '.join(differences)}"
 
 
 def _groups(
