@@ -14,7 +14,7 @@
 set -euo pipefail
 OUT=${OUT:-runs/out/taggan}
 SIZE=${SIZE:-128}
-STEPS=${STEPS:-1500}
+STEPS=${STEPS:-2500}
 WARM_UP=${WARM_UP:-450}
 BATCH=${BATCH:-6}
 EPOCHS=${EPOCHS:-12}

@@ -10,7 +10,7 @@ set -euo pipefail
 : "${COVID:?the folder of COVID-QU-Ex}"
 OUT=${OUT:-runs/out/together}
 SIZE=${SIZE:-128} # of the two games
-STEPS=${STEPS:-1500}
+STEPS=${STEPS:-2500}
 WARM_UP=${WARM_UP:-450}
 BATCH=${BATCH:-6}
 PRECISION=${PRECISION:-no}
