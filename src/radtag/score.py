@@ -476,15 +476,16 @@ def _thresholds(
         source = chosen.source
         scores = dict(chosen.score) if threshold is None else scores
     elif table is not None:
-        if mask is None and table.mask_threshold:
+        of_masks, of_scores = mask is None and bool(table.mask_threshold), threshold is None and bool(table.threshold)
+        if of_masks:
             masks |= {name: value for name, value in table.mask_threshold.items() if name in masks}
-            source = "those of the table of scores"
-            if "otsu" in masks.values():
-                source += ", of masks Otsu's for each map where the table's differ by image"
-        if threshold is None and table.threshold:
+        if of_scores:
             scores |= {name: value for name, value in table.threshold.items() if name in scores}
-            source = source if mask is None else "of masks as given, of scores as in their table"
-            source = "those of the table of scores" if source == "0.5" else source
+        if of_masks or of_scores:
+            given = "of masks as given, of scores as in their table"
+            source = "those of the table of scores" if mask is None else given
+        if of_masks and "otsu" in masks.values():
+            source += ", of masks Otsu's for each map where the table's differ by image"
     return Thresholds(scores, masks, source)
 
 

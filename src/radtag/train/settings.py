@@ -232,10 +232,6 @@ GAME_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-OURS = ("guided",)
-"""Games that no paper has."""
-
-
 def settings_from(preset: str | None = None, *, method: str = "pylon", **changes: Any) -> Settings:
     """A preset's settings with changes on top; nested settings are merged, ``augment={"flip_p": 0}`` keeps the rest.
 
@@ -252,7 +248,8 @@ def settings_from(preset: str | None = None, *, method: str = "pylon", **changes
     chosen, preset = preset, preset or ("small" if game else "paper")
     if preset not in PRESETS:
         raise BadSetting(f"unknown preset {preset!r}; use one of {', '.join(PRESETS)}.")
-    if chosen is not None and (method in STUDENTS or (chosen == "paper" and method in OURS)):
+    ours = game and method not in GAME_PRESETS["paper"]  # of a game that no paper has
+    if chosen is not None and (method in STUDENTS or (chosen == "paper" and ours)):
         raise BadSetting(f"preset {chosen!r}: {method} has its defaults alone. Leave the preset out.")
     own: dict[str, Any] = (
         {} if method in STUDENTS else GAME_PRESETS[preset].get(method, {}) if game else PRESETS[preset]
