@@ -9,6 +9,9 @@
 #
 #   COVID=path/to/covid_qu_ex TB=path/to/tb OUT=runs/out/taggan runs/taggan.sh planted phantoms covid joint
 #
+# With LUNGS=yes every network is shown the lungs alone, as a student of the source's lung masks outlines them (phantoms
+# are as they are: an enlarged heart lies outside).
+#
 # On a CPU as it is (128 px). On a GPU:  SIZE=256 STEPS=20000 BATCH=16 PRECISION=bf16 COVID=... runs/taggan.sh planted covid
 # docs/results.md has what it gives and what it costs.
 set -euo pipefail
@@ -20,10 +23,11 @@ BATCH=${BATCH:-6}
 EPOCHS=${EPOCHS:-12}
 PRECISION=${PRECISION:-no}
 METHODS=${METHODS:-guided taggan vagan pylon cam_avg}
-WEIGHTS=(--backbone tf_efficientnet_lite0 --weights package --size "$SIZE" --mixed-precision "$PRECISION")
+LUNGS=${LUNGS:-no}
+WEIGHTS=(--backbone tf_efficientnet_lite0 --weights package --mixed-precision "$PRECISION")
 
 for set in "${@:-planted}"; do
-    only=() also=() spare=() methods=$METHODS
+    only=() also=() spare=() lungs=() methods=$METHODS
     case $set in
     planted)
         : "${COVID:?the folder of COVID-QU-Ex}"
@@ -51,6 +55,10 @@ for set in "${@:-planted}"; do
         ;;
     *) echo "$set is no set of this script" >&2 && exit 2 ;;
     esac
+    if [ "$LUNGS" = yes ] && [ "$set" != phantoms ]; then
+        lungs=(--lungs "$OUT/$set/lungs")
+        radtag train student "$source" --finding lungs --out "$OUT/$set/lungs" "${WEIGHTS[@]}" --size 128 --epochs 2
+    fi
     for method in $methods; do
         case $method in
         guided | taggan)
@@ -61,7 +69,7 @@ for set in "${@:-planted}"; do
         cam_avg) settings=(cam --preset small --epochs "$EPOCHS" --set options.pool=avg) ;; # Grad-CAM's map is this one's
         *) echo "$method is no method of this script" >&2 && exit 2 ;;
         esac
-        radtag train "${settings[0]}" "$source" --out "$OUT/$set/$method" "${WEIGHTS[@]}" "${settings[@]:1}" ${also[@]+"${also[@]}"} ${only[@]+"${only[@]}"}
+        radtag train "${settings[0]}" "$source" --out "$OUT/$set/$method" "${WEIGHTS[@]}" --size "$SIZE" "${settings[@]:1}" ${lungs[@]+"${lungs[@]}"} ${also[@]+"${also[@]}"} ${only[@]+"${only[@]}"}
         radtag evaluate "$OUT/$set/$method" "$source" --out "$OUT/$set/$method/evaluation" ${also[@]+"${also[@]}"} ${only[@]+"${only[@]}"}
     done
 done

@@ -46,7 +46,7 @@ class FakeRun:
     calibration: Calibration = PLAIN
     card: dict[str, Any] = field(default_factory=dict)
     size_px: int = SIDE
-    settings: Any = field(default_factory=lambda: SimpleNamespace(method="mean"))
+    settings: Any = field(default_factory=lambda: SimpleNamespace(method="mean", lungs=None))
 
     @property
     def tile_grid(self) -> Grid:
@@ -59,8 +59,8 @@ class FakeRun:
     def build_model(self) -> nn.Module:
         return Mean()
 
-    def prepare(self, image: Image):
-        return prepare(image, SIDE, "stretch")
+    def prepare(self, image: Image, field: np.ndarray | None = None):
+        return prepare(image, SIDE, "stretch", field)
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         return batch[:, None].float() / 255

@@ -54,6 +54,14 @@ def test_a_letterbox_of_odd_sizes_is_exact_to_the_pixels_it_fills():
     np.testing.assert_allclose(frame.boxes_to_frame([[0, 0, 3, 7]]), [[3, 0, 7, 10]])
 
 
+def test_the_frame_of_a_part_is_one_of_the_whole():
+    part = Frame.stretch((20, 50), (40, 50))  # rows doubled
+    whole = part.of_whole((100, 200), (30, 60))
+    assert (whole.original_size_rc, whole.size_rc) == ((100, 200), (40, 50))
+    assert whole.boxes_to_frame([[60, 30, 110, 50]]).tolist() == [[0.0, 0.0, 50.0, 40.0]]
+    assert whole.boxes_to_original([[10, 20, 20, 40]]).tolist() == [[70.0, 40.0, 80.0, 50.0]]
+
+
 @given(original=st.tuples(sides, sides), size=st.tuples(sides, sides), fit=st.sampled_from(["stretch", "letterbox"]))
 def test_there_and_back_is_the_same_box(original, size, fit):
     frame = getattr(Frame, fit)(original, size)

@@ -38,10 +38,6 @@ SIDE, CELL = 32, 4
 NAN = math.nan
 PLAIN = Calibration.identity(2)
 SETTINGS = TrainSettings()
-PLAIN = Calibration.identity(2)
-SETTINGS = TrainSettings()
-PLAIN = Calibration.identity(2)
-SETTINGS = TrainSettings()
 
 
 class Bright(nn.Module):
@@ -73,8 +69,8 @@ class FakeRun:
     def build_model(self) -> Bright:
         return Bright()
 
-    def prepare(self, image):
-        return prepare(image, SIDE, "stretch")
+    def prepare(self, image, field=None):
+        return prepare(image, SIDE, "stretch", field)
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         return batch[:, None].float() / 255

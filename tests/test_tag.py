@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,17 +19,19 @@ import pytest
 import torch
 from torch import nn
 
-from radtag import draw, regions, tag
+from radtag import draw, evaluate, regions, tag
 from radtag.calibration import Calibration
-from radtag.data.prepare import prepare
+from radtag.data.prepare import lung_field, prepare
 from radtag.errors import BadSetting, UnreadableImage
-from radtag.geometry import Frame, Grid, to_original
+from radtag.geometry import Frame, Grid, reduced_size, to_original
 from radtag.images import Image
 from radtag.models import Output
 from radtag.tag import Layer, Prediction, Tagger, tag_files
+from radtag.train.settings import TrainSettings
 
 SIDE = 64
 PLAIN = Calibration.identity(2)
+SETTINGS = TrainSettings()
 
 
 class Bright(nn.Module):
@@ -62,6 +63,7 @@ class FakeRun:
     findings: tuple[str, ...] = ("bright", "dark")
     calibration: Calibration = PLAIN
     size_px: int = SIDE
+    settings: TrainSettings = SETTINGS
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -78,8 +80,8 @@ class FakeRun:
     def build_model(self) -> Bright:
         return self.model
 
-    def prepare(self, image: Image):
-        return prepare(image, SIDE, self.fit)  # type: ignore[arg-type]
+    def prepare(self, image: Image, field: np.ndarray | None = None):
+        return prepare(image, SIDE, self.fit, field)  # type: ignore[arg-type]
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         return batch[:, None].float() / 255
@@ -651,17 +653,6 @@ def test_no_empty_batch_is_passed_on(run, tmp_path, monkeypatch):
     assert sizes == [2]
 
 
-def test_a_finding_is_outlined_by_a_run_that_knows_it(run):
-    outline = tag.Outliner(run, "bright")
-    image = Image(pixels(), "a.png")
-    (bright,) = Tagger(run, findings=["bright"]).tag(image)
-    assert bright.mask.any()
-    np.testing.assert_array_equal(outline(image), bright.mask)
-    assert re.fullmatch(r"run \([0-9a-f]{12}\)", outline.name)
-    with pytest.raises(BadSetting, match=r"the run does not know the finding 'lungs'; it knows bright, dark"):
-        tag.Outliner(run, "lungs")
-
-
 def test_one_batch_at_once_is_explained(run, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     tagger = Tagger(run, device="cpu")
@@ -896,6 +887,159 @@ def test_the_joint_map_of_two_kinds_is_high_where_both_see_something(run, tmp_pa
     assert tag.mask[16, 16]
     with pytest.raises(BadSetting, match="has no normal counterpart"):
         _ = tag.counterpart
+
+
+# -- nothing but the lungs
+
+
+class Lungs:
+    """Finds two lungs at the same places of each image, and none in one whose file is called so."""
+
+    def __init__(self, digest: str) -> None:
+        self.name = self.digest = digest
+        self.asked = 0
+
+    def __call__(self, image: Image) -> np.ndarray:
+        self.asked += 1
+        rows, cols = image.size_rc
+        mask = np.zeros(image.size_rc, bool)
+        if image.source != "none.png":
+            mask[rows // 4 : 3 * rows // 4, cols // 8 : 3 * cols // 8] = True
+            mask[5 * rows // 8 : 7 * rows // 8, 5 * cols // 8 : 7 * cols // 8] = True
+        return mask
+
+
+@pytest.fixture
+def lungs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Lungs]:
+    """What finds lungs for the runs of these tests, by what their settings say."""
+    finders = {name: Lungs(name) for name in ("one", "other")}
+    monkeypatch.setattr(tag, "lungs_of", lambda run, device: finders.get(run.settings.lungs))
+    return finders
+
+
+def confined(run: FakeRun, lungs: str = "one") -> FakeRun:
+    return replace(run, settings=TrainSettings(lungs=lungs))
+
+
+def chest(size_rc: tuple[int, int] = (100, 200), source: str = "a.png") -> Image:
+    """Black, with a bright letter beside the lungs and a lesion, less bright, within the left one in the image."""
+    pixels = np.zeros(size_rc, np.float32)
+    pixels[2:22, 150:190] = 1
+    pixels[40:60, 35:60] = 0.9
+    return Image(pixels, source)
+
+
+def field_of(image: Image) -> np.ndarray:
+    field = lung_field(image, Lungs("any"))
+    assert field is not None
+    return field
+
+
+@pytest.mark.parametrize("tta", ["none", "flip"])
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_a_network_that_is_shown_the_lungs_alone_says_nothing_of_what_lies_beside(lungs, tmp_path, fit, tta):
+    run, image = make_run(tmp_path / "run", fit), chest()
+    field = field_of(image)
+    whole, _ = Tagger(run, tta=tta).tag(image)
+    assert whole.map[12, 170] > 0.9
+    assert not field[12, 170]
+    bright, dark = Tagger(confined(run), tta=tta, min_area_px=0).tag(image)
+    assert (bright.map[~field] == 0).all()
+    assert (dark.map[~field] == 0).all()
+    assert (dark.map[field] > 0).mean() > 0.9
+    for layer in bright.prediction.layers:
+        assert (layer.maps[1] < 1e-6).mean() > 0.25  # of cells that see black alone, which would be "dark" of 5e-5
+    assert bright.map[50, 45] > 0.9
+    (box,) = bright.boxes
+    assert np.abs(np.array(box) - (35, 40, 60, 60)).max() <= 5  # half a cell
+    np.testing.assert_array_equal(bright.mask, bright.map > 0.5)
+    for one in (bright, dark):  # "dark" is highest in cells half of which is beside the lungs
+        row, col = np.unravel_index(one.map.argmax(), one.map.shape)
+        assert one.peak_xy == (col + 0.5, row + 0.5)
+        assert field[row, col]
+    np.testing.assert_array_equal(bright.prediction.map(0, rows=slice(30, 70)), bright.map[30:70])
+    np.testing.assert_allclose(evaluate._means(bright.prediction), [bright.map.mean(), dark.map.mean()], rtol=1e-5)
+
+
+def test_masks_files_and_pictures_end_where_the_lungs_do_to_the_pixel(lungs, run, tmp_path):
+    image = Image(np.full((100, 200), 0.9, np.float32), "a.png")
+    field = field_of(image)
+    bright, _ = Tagger(confined(run), mask=0.01, min_area_px=0).tag(image)
+    assert (bright.mask & ~field).sum() == 0
+    assert (bright.mask & field).sum() > 0.9 * field.sum()
+    np.testing.assert_array_equal(bright.mask, bright.map > 0.01)
+    (tmp_path / "map.png").write_bytes(bright.prediction.encoded(0))
+    np.testing.assert_allclose(draw.read_map(tmp_path / "map.png"), bright.map, atol=8 / 65535)
+    shown = bright.prediction.shown([0, 1], 1)
+    assert not shown[~field].any()
+    assert shown[40, 50] > 230
+    reduced = bright.prediction.shown([0, 1], 3)
+    assert reduced.shape == reduced_size((100, 200), 3)
+    assert not reduced[:7].any()  # above the lungs
+    assert reduced[40 // 3, 50 // 3] > 230
+    otsu, _ = Tagger(confined(run), mask="otsu", min_area_px=0).tag(image)
+    assert not (otsu.mask & ~field).any()
+
+
+def test_where_no_lungs_are_found_an_image_is_shown_whole(lungs, tmp_path):
+    run = make_run(tmp_path / "run")
+    images = [chest(source="none.png"), chest(source="a.png")]
+    plain, tagger = Tagger(run, tta="flip"), Tagger(confined(run), tta="flip")
+    (whole, _), (none, some) = (list(one.predict(images)) for one in (plain, tagger))
+    assert (none.confined, some.confined) == (False, True)
+    np.testing.assert_array_equal(none.maps(), whole.maps())  # where it is black too
+    np.testing.assert_array_equal(none.scores, whole.scores)
+    np.testing.assert_array_equal(none.peaks, whole.peaks)
+    assert (some.map(0)[~field_of(images[1])] == 0).all()
+
+
+@pytest.mark.parametrize("which", ["changes", "chances", "both"])
+def test_of_a_joint_map_a_part_may_be_of_the_lungs_alone(lungs, run, tmp_path, which):
+    changes = taking(tmp_path / "taker")
+    changes = replace(changes, calibration=replace(changes.calibration, mask_threshold=(0.25, 0.25)))
+    chances = replace(run, calibration=replace(run.calibration, mask_threshold=(0.5, 0.4)))
+    changes = changes if which == "chances" else confined(changes)
+    chances = chances if which == "changes" else confined(chances)
+    image = chest()
+    (one,), (two,), (both,) = (Tagger(runs).predict([image]) for runs in (changes, chances, [changes, chances]))
+    logits = (np.log(one.map(0) / 0.25 + 0.1) + np.log(two.map(0) / 0.5 + 0.1)) / 2
+    wanted = 1 / (1 + np.exp(-logits))
+    # Where all cells are alike: amid the letter and the lesion, and far from both.
+    for at in (np.s_[10:14, 165:175], np.s_[48:52, 45:50], np.s_[85:95, 20:180]):
+        np.testing.assert_allclose(both.map(0)[at], wanted[at], rtol=1e-4)
+    if which == "both":
+        assert both.map(0)[~field_of(image)] == pytest.approx(0.1 / 1.1)
+    map_ = both.map(0)
+    row, col = np.unravel_index(map_.argmax(), map_.shape)
+    np.testing.assert_allclose(both.peaks[0], (col + 0.5, row + 0.5, map_.max()), rtol=1e-6)
+    assert both.map(0)[50, 47] > 0.6
+    assert both.map(0)[12, 170] < 0.5  # one of them sees it at most
+    (tag_, _) = Tagger([changes, chances]).tags(both, "a")
+    assert tag_.mask[50, 47]
+    assert not tag_.mask[12, 170]
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_a_counterpart_beside_the_lungs_is_the_image_to_the_bit(lungs, tmp_path, fit):
+    image = Image(lesions(), "a.png")  # 200 x 100, the bright one within a lung and the dark one partly
+    field = field_of(image)
+    run = confined(taking(tmp_path / "run", fit))
+    for tta in ("none", "flip"):
+        bright, dark = Tagger(run, tta=tta).tag([image])
+        for one in (bright, dark):
+            assert (one.prediction.change(one.index)[~field] == 0).all()
+            np.testing.assert_array_equal(one.counterpart[~field], image.pixels[~field])
+            assert (one.map[~field] == 0).all()
+        np.testing.assert_allclose(bright.counterpart[30:45, 55:70], 0.375, atol=0.01)
+        np.testing.assert_allclose(dark.counterpart[64:72, 130:150], 0.28125, atol=0.01)
+
+
+def test_networks_of_the_same_lungs_have_them_found_once_an_image(lungs, tmp_path):
+    runs = [confined(make_run(tmp_path / name), of) for name, of in (("a", "one"), ("b", "one"), ("c", "other"))]
+    images = [chest(source=f"{i}.png") for i in range(3)]
+    for _ in Tagger([*runs, make_run(tmp_path / "d")], tta="flip", batch_size=2).predict(images):
+        pass
+    assert {name: one.asked for name, one in lungs.items()} == {"one": 3, "other": 3}
 
 
 # -- where masks may lie

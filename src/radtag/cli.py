@@ -333,7 +333,7 @@ def data_plant(
     find_lungs = None
     if lungs is not None:
         from radtag.data.table import LUNGS
-        from radtag.tag import Outliner
+        from radtag.train.outline import Outliner
 
         find_lungs = Outliner(lungs, LUNGS)
     dataset = open_source(source, only=only) if only else without_missing(load(source))[0]
@@ -404,6 +404,14 @@ def train(
         Path | None,
         typer.Option("--start-from", metavar="RUN", help="Begin with the weights of this run, where they fit."),
     ] = None,
+    lungs: Annotated[
+        Path | None,
+        typer.Option(
+            "--lungs",
+            metavar="RUN",
+            help="Show the network nothing but the lungs, which this run outlines: docs/maps.md.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything random in training.")] = None,
     also: Annotated[
         list[str] | None,
@@ -462,6 +470,7 @@ def train(
         "lr": lr,
         "mixed_precision": mixed_precision,
         "start_from": str(start_from) if start_from is not None else None,
+        "lungs": str(lungs) if lungs is not None else None,
         "seed": seed,
     }
     changes = _nested({key: value for key, value in flags.items() if value is not None}, setting or [])

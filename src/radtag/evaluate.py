@@ -59,7 +59,8 @@ from radtag.predictions import Predictor, predictions
 from radtag.report.page import Curve, Gallery, Plot, replace_text, thousands, write_report
 from radtag.report.plots import froc_plot, presence_plots, reliability_plot
 from radtag.summary import FROC_BY, PixelCounts, operating_points, summarise
-from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
+from radtag.tag import Prediction, Tag, Tagger, not_limited
+from radtag.train.outline import run_digest
 from radtag.train.run import Run
 from radtag.truth import Mask, Truth, readers_hit, truth_of
 from radtag.words import changes, counted, inflected
@@ -645,7 +646,7 @@ def _network_map(prediction: Prediction, at: int) -> NDArray[np.float32] | None:
 
 def _means(prediction: Prediction) -> NDArray[np.float64]:
     """(finding,) mean of the map over original pixels, without making it: interpolation is linear."""
-    if prediction.joint:  # of which a sigmoid is taken, which is not
+    if prediction.joint or prediction.confined:  # of which a sigmoid is taken, or a part, which is not
         return np.array([prediction.map(i).mean(dtype=np.float64) for i in range(len(prediction.scores))])
     total = np.zeros(len(prediction.scores))
     for layer in prediction.layers:

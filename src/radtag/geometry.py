@@ -71,6 +71,13 @@ class Frame:
         scale = (rows / original_size_rc[0], cols / original_size_rc[1])
         return cls(original_size_rc, size_rc, scale, (float((size_rc[0] - rows) // 2), float((size_rc[1] - cols) // 2)))
 
+    def of_whole(self, size_rc: tuple[int, int], first_rc: tuple[int, int]) -> Frame:
+        """Of a whole image of ``size_rc`` the frame, if this is the one of its part that begins at ``first_rc``."""
+        (down, across), (row, col) = self.scale_rc, first_rc
+        return Frame(
+            size_rc, self.size_rc, self.scale_rc, (self.offset_rc[0] - down * row, self.offset_rc[1] - across * col)
+        )
+
     @property
     def placed_rc(self) -> tuple[int, int, int, int]:
         """Where the whole original lies in the new image: first row, first column, rows, columns."""

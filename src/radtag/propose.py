@@ -55,8 +55,9 @@ from radtag.predictions import predictions
 from radtag.process import cores
 from radtag.report.checking import Doubtful, write_checks
 from radtag.report.page import Picture, replace_text
-from radtag.tag import Prediction, Tag, Tagger, not_limited, run_digest
+from radtag.tag import Prediction, Tag, Tagger, not_limited
 from radtag.train.log import fingerprint
+from radtag.train.outline import run_digest
 from radtag.words import changes, counted
 
 FORMAT = 1

@@ -19,8 +19,8 @@ call that was killed is taken up where it stopped; ``tags.csv`` is assembled fro
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
 import time
 from collections import deque
@@ -39,21 +39,22 @@ import PIL.Image
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from torch import nn
 
 import radtag
 from radtag import draw, regions
 from radtag.ahead import Step, map_ahead, read_ahead
 from radtag.anatomy import AREAS, Area, estimate
 from radtag.calibration import Calibration
+from radtag.data.prepare import lung_field
 from radtag.errors import BadSetting, RadtagError, UnreadableImage
-from radtag.geometry import XYXY, Frame, Grid, laid_on_original, to_original
+from radtag.geometry import XYXY, Frame, Grid, laid_on_original, stretch_mask, to_original
 from radtag.images import Image, expand, read_all
 from radtag.journal import Journal, Name, Stamp, name_files, safe, stamp_of
-from radtag.models.folded import folded
 from radtag.process import cores
 from radtag.regions import Regions
 from radtag.saliency import Explainer, Method, Scale
+from radtag.train.loop import confined
+from radtag.train.outline import Outliner, cheapest, lungs_of, run_digest
 from radtag.train.run import Run
 from radtag.words import counted
 
@@ -97,6 +98,25 @@ class Layer(NamedTuple):
     changes: FloatMap | None = None
     """What the network takes away to make the image normal (finding, row, col), signed, in units of its range; (1, row,
     col) where that is one for all findings."""
+    inside: NDArray[np.bool_] | None = None
+    """(row, col) in original pixels: all that the network was shown; None = the whole image."""
+    outside: float = 0.0
+    """The map's value where it was shown nothing."""
+
+    def laid(
+        self,
+        finding: int,
+        *,
+        rows: slice = slice(None),
+        cols: slice = slice(None),
+        frame_of: Callable[[Frame], Frame] = lambda frame: frame,
+    ) -> FloatMap:
+        """A finding's map (row, col) in the pixels ``frame_of`` leads back to, or a part of it."""
+        frame = frame_of(self.frame)
+        map_ = to_original(self.maps[finding], self.grids[finding], frame, rows=rows, cols=cols)
+        if self.inside is None:
+            return map_
+        return np.where(stretch_mask(self.inside, frame.original_size_rc)[rows, cols], map_, np.float32(self.outside))
 
 
 @dataclass(frozen=True)
@@ -149,17 +169,14 @@ class Prediction:
         if isinstance(finding, slice):
             wanted = range(*finding.indices(len(self.scores)))
             return np.stack([self.map(i, rows=rows, cols=cols, frame_of=frame_of) for i in wanted])
-        laid = [
-            to_original(one.maps[finding], one.grids[finding], frame_of(one.frame), rows=rows, cols=cols)
-            for one in self.layers
-        ]
+        laid = [one.laid(finding, rows=rows, cols=cols, frame_of=frame_of) for one in self.layers]
         mean = laid[0] if len(laid) == 1 else sum(laid[1:], laid[0]) / np.float32(len(laid))
         return expit(mean) if self.joint else mean
 
     def encoded(self, finding: int) -> bytes:
         """A finding's map in original pixels as a 16-bit PNG file, 65535 = 1.0; to within 8/65535."""
         one = self.layers[0]
-        if len(self.layers) > 1 or self.joint or one.maps[finding].max() > 1:
+        if not self.plain or one.maps[finding].max() > 1:
             return draw.encode_map(self.map(finding))
         return draw.encode_laid_map(laid_on_original(one.maps[finding], one.grids[finding], one.frame))
 
@@ -168,12 +185,22 @@ class Prediction:
         one = self.layers[0]
         cells = one.maps[list(findings)] / np.float32(self.full)
         # A map that is cut off at the highest value does not change by equal steps between two cells.
-        if len(self.layers) == 1 and not self.joint and cells.max() <= 1:
+        if self.plain and cells.max() <= 1:
             frame = one.frame.of_reduced(factor)
             grids = [one.grids[i] for i in findings]
             return draw.highest([laid_on_original(*of_one, frame) for of_one in zip(cells, grids, strict=True)])
         maps = (self.map(i, frame_of=lambda frame: frame.of_reduced(factor)) for i in findings)
         return draw.to_bytes(reduce(np.maximum, maps) / np.float32(self.full))
+
+    @property
+    def confined(self) -> bool:
+        """Whether a network was shown a part of the image alone."""
+        return any(one.inside is not None for one in self.layers)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the map is one network's, interpolated, and nothing else."""
+        return len(self.layers) == 1 and not self.joint and not self.confined
 
     @property
     def full(self) -> float:
@@ -196,7 +223,8 @@ class Prediction:
         for one in layers:
             assert one.changes is not None
             own = one.changes[finding if len(one.changes) > 1 else 0]
-            change += to_original(own, one.grids[finding], one.frame) / np.float32(len(self.layers))
+            share = to_original(own, one.grids[finding], one.frame) / np.float32(len(self.layers))
+            change += share if one.inside is None else np.where(one.inside, share, 0)
         change[np.abs(change) < LEAST_CHANGE] = 0
         return change
 
@@ -214,12 +242,16 @@ class Prediction:
 
     def part_above(self, finding: int, threshold: float) -> regions.Part:
         """The part of the image outside which the finding's map is not above a threshold."""
+        # Where a network was shown nothing, the map is no higher than its cells are.
         layers = [(one.maps[finding], one.grids[finding], one.frame) for one in self.layers]
         return regions.part_above(layers, float(logit(threshold)) if self.joint else threshold)
 
     @cached_property
     def peaks(self) -> NDArray[np.float64]:
         """(finding, 3): x and y of the map's first largest pixel, and its value."""
+        if self.confined:
+            maps = [self.map(i) for i in range(len(self.scores))]
+            return np.array([(*regions.peak(map_), map_.max()) for map_ in maps])
         found = np.empty((len(self.scores), 3))
         alike: dict[tuple[Grid, ...], list[int]] = {}  # findings whose cells lie at the same places share the work
         for i in range(len(self.scores)):
@@ -362,6 +394,8 @@ class Prepared(NamedTuple):
     image: Image
     inputs: tuple[tuple[NDArray[np.uint8], Frame], ...]
     area: NDArray[np.bool_] | None = None
+    fields: tuple[NDArray[np.bool_] | None, ...] = ()
+    """(row, col) of each network's: all that it is shown of the image; None = the whole of it."""
 
 
 class Tagger:
@@ -477,7 +511,12 @@ class Tagger:
         self.tta = tta
         self.area: Area = area
         self.device = _device(device)
-        self._models = [_model(run, self.device, cheapest=explain_layer is None) for run in self.runs]
+        # As they are cheapest to run, or with every layer that they were trained with.
+        self._models = [
+            cheapest(run, self.device) if explain_layer is None else run.build_model().to(self.device)
+            for run in self.runs
+        ]
+        self._lungs: list[Outliner | None] = [lungs_of(run, self.device) for run in self.runs]
         self._explainers: list[Explainer] = []
         self._explain_scale = explain_scale
         for model in self._models if explain is not None else ():
@@ -509,7 +548,17 @@ class Tagger:
     def prepare(self, image: Image) -> Prepared:
         """An image as the networks take it; safe to call in any thread."""
         area = None if self.area == "image" else estimate(self.area, image.pixels)
-        return Prepared(image, tuple(run.prepare(image) for run in self.runs), area)
+        fields = self._fields(image)
+        inputs = tuple(run.prepare(image, field) for run, field in zip(self.runs, fields, strict=True))
+        return Prepared(image, inputs, area, fields)
+
+    def _fields(self, image: Image) -> tuple[NDArray[np.bool_] | None, ...]:
+        """What each network is shown; networks that have the same lungs share the work."""
+        found: dict[str, NDArray[np.bool_] | None] = {}
+        for lungs in self._lungs:
+            if lungs is not None and lungs.digest not in found:
+                found[lungs.digest] = lung_field(image, lungs)
+        return tuple(None if lungs is None else found[lungs.digest] for lungs in self._lungs)
 
     def forward(self, batch: Sequence[Prepared]) -> list[Prediction]:
         """A batch of prepared images through every network."""
@@ -527,6 +576,10 @@ class Tagger:
                 else:
                     with torch.inference_mode():
                         output = model(inputs)
+                        if self._lungs[i] is not None:
+                            shown = (pixels.flip(-1) if mirror else pixels).clone()
+                            shown[[one.fields[i] is None for one in batch]] = 1  # black is no border there
+                            output = confined(output, shown)
                     logits = output.logits.float().cpu().numpy()[:, self._at]
                     cells = output.maps.float().cpu().numpy()[:, self._at]
                     if output.changes is not None:
@@ -554,6 +607,8 @@ class Tagger:
                             one.inputs[i][1],
                             sigmoids[j] if sigmoids is not None else None,
                             changes[j] if changes is not None else None,
+                            one.fields[i] if one.fields else None,
+                            math.log(JOINT_FLOOR) if self._joint else 0.0,
                         )
                     )
         return [
@@ -660,33 +715,6 @@ class Tagger:
 def load(run: Path | str | Sequence[Path | str], **options: Any) -> Tagger:
     """A tagger from a run folder, or from several as an ensemble; options as for :class:`Tagger`."""
     return Tagger.load(run, **options)
-
-
-class Outliner:
-    """Masks of one finding by a run, image by image, such as of the lungs; safe to call in any thread.
-
-    Args:
-        run: that knows the finding.
-        finding: what is outlined.
-        options: as for :class:`Tagger`.
-
-    Attributes:
-        name: of the run's folder, with the beginning of its digest, for what is made with the masks.
-
-    Raises:
-        BadSetting: the run does not know the finding.
-    """
-
-    def __init__(self, run: Run | Path | str, finding: str, **options: Any) -> None:
-        run = Run.load(run) if isinstance(run, str | os.PathLike) else run
-        self._tagger = Tagger(run, findings=[finding], **options)
-        self.name = f"{run.path.name} ({run_digest(run.path)[:12]})"
-
-    def __call__(self, image: Image) -> NDArray[np.bool_]:
-        """Image -> mask (row, col) in its own pixels."""
-        (prediction,) = self._tagger.forward([self._tagger.prepare(image)])
-        (one,) = self._tagger.tags(prediction, "")
-        return one.mask
 
 
 @dataclass(frozen=True)
@@ -1093,15 +1121,6 @@ def not_limited(images: int, area: Area) -> str:
     return counted(images, f"image[s] in which no {found} found: [its|their] masks are not limited")
 
 
-def run_digest(run: Path) -> str:
-    """SHA-256 of what a run's tags depend on."""
-    digest = hashlib.sha256()
-    for name in ("run.toml", "weights.safetensors"):
-        with open(Path(run) / name, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
 def _cause(file: Path, error: Exception) -> str:
     """What went wrong with a file; our own errors say so in full already."""
     return str(error) if isinstance(error, RadtagError) else f"{file}: {type(error).__name__}: {error}"
@@ -1118,16 +1137,6 @@ def _numbered(images: Iterable[Image]) -> Iterator[tuple[Image, str]]:
         last = image
     if last is not None:
         yield last, f"#{last.frame}" if several else ""
-
-
-def _model(run: Run, device: torch.device, *, cheapest: bool) -> nn.Module:
-    """A run's network on its device: as it is cheapest to run, or with every layer that it was trained with."""
-    model = run.build_model().to(device)
-    if not cheapest:
-        return model
-    random = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (1, run.size_px, run.size_px), dtype=torch.uint8, generator=random)
-    return folded(model, run.normalise(noise.to(device)))
 
 
 def _device(name: str) -> torch.device:

@@ -391,6 +391,7 @@ def test_the_order_of_keys_makes_no_other_cell(tmp_path: Path, data: Path):
     cell = tmp_path / "out" / "cells" / "squares" / "CAM" / "seed0"
     for name in ("cell.json", "run.json"):
         asked = json.loads((cell / name).read_text())
+        assert "lungs" not in asked.get("run", asked)["settings"]  # nor had those of before there was a choice
         (cell / name).write_text(json.dumps({key: asked[key] for key in reversed(asked)}))
     assert [one.state for one in states(read_plan(file))] == ["done"]
     (cell / "evaluation" / "report.html").unlink()

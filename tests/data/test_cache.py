@@ -16,9 +16,9 @@ import pytest
 
 from radtag.data import cache
 from radtag.data.cache import PixelCache, open_cache
-from radtag.data.prepare import prepare
+from radtag.data.prepare import lung_field, prepare
 from radtag.errors import BadData
-from radtag.images import read
+from radtag.images import Image, read
 
 SIDE = 32
 
@@ -316,3 +316,90 @@ def test_images_that_can_be_read_are_looked_up_and_not_copied(tmp_path):
     assert picked.shape == (3, 256, 256)
     assert picked[:, 0, 0].tolist() == [59, 40, 40]
     assert kept[:3][:, 5, 5].tolist() == [0, 0, 40]
+
+
+# Confined to the lungs ------------------------------------------------------------------------------------------------
+
+
+class Lungs:
+    """Finds one lung, at another place in each image and in one in none; ``asked`` counts how often."""
+
+    def __init__(self, name: str = "lungs (0123)") -> None:
+        self.name, self.asked = name, 0
+
+    def __call__(self, image: Image) -> np.ndarray:
+        self.asked += 1
+        number = int(Path(image.source).stem)
+        mask = np.zeros(image.size_rc, bool)
+        if number != 2:
+            mask[5 + number : 30, 10 : 30 + 2 * number] = True
+        return mask
+
+
+def confined(paths: list[Path], root: Path, lungs: Lungs | None = None) -> PixelCache:
+    return open_cache(paths, SIDE, "letterbox", find_lungs=lungs or Lungs(), root=root)
+
+
+def test_of_images_the_lungs_alone_are_kept_with_the_way_back(files, tmp_path):
+    files[3].write_bytes(b"no image")
+    lungs = Lungs()
+    for _ in range(2):  # decoded, then from the entry
+        found = confined(files, tmp_path, lungs)
+        assert found.frames is not None
+        for at in (0, 1, 2, 4):
+            image = read(files[at])
+            square, frame = prepare(image, SIDE, "letterbox", lung_field(image, Lungs()))
+            np.testing.assert_array_equal(found.pixels[at], square)
+            assert found.frames[at] == frame
+        assert len({found.frames[at] for at in (0, 1, 2, 4)}) == 4
+        assert found.kept.frames == [found.frames[at] for at in (0, 1, 2, 4)]
+        assert found.kept.only(np.array([3, 1])).frames == [found.frames[4], found.frames[1]]
+    assert lungs.asked == 4
+
+
+def test_whole_images_have_an_entry_and_a_way_back_of_their_own(files, tmp_path):
+    confined(files, tmp_path)
+    whole = open_cache(files, SIDE, "letterbox", root=tmp_path)
+    np.testing.assert_array_equal(whole.pixels, expected(files, "letterbox"))
+    assert whole.frames is None
+    assert whole.kept.frames is None
+    assert len(entries(tmp_path)) == 2
+    other = Lungs("lungs (4567)")
+    confined(files, tmp_path, other)
+    assert other.asked == 5
+    assert len(entries(tmp_path)) == 3
+
+
+def test_a_damaged_way_back_is_made_again(files, tmp_path):
+    files[3].write_bytes(b"no image")
+    whole = confined(files, tmp_path).frames
+    (entry,) = entries(tmp_path)
+    content = (entry / "about.json").read_bytes()
+    first = content.index(b'"frames"')
+    for at in range(first, len(content), 7):
+        (entry / "about.json").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert confined(files, tmp_path).frames == whole, f"byte {at}"
+
+
+def test_an_image_that_is_read_the_next_time_has_its_way_back(files, tmp_path, monkeypatch):
+    refused = [files[1]]
+
+    def reading(path: Path):
+        if path in refused:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(cache, "read", reading)
+    first = confined(files, tmp_path)
+    assert first.readable.tolist() == [True, False, True, True, True]
+    refused.clear()
+    second = confined(files, tmp_path)
+    assert second.readable.all()
+    assert second.frames == confined(files, tmp_path / "anew").frames
+
+
+def test_nothing_readable_is_an_error_with_lungs_too(tmp_path):
+    broken = tmp_path / "0.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(BadData, match=rf"^none of 1 images could be read; the first: {broken}: "):
+        confined([broken], tmp_path)

@@ -30,6 +30,7 @@ from radtag.models.taggan import (
     TagGanLocaliser,
     TagGanOptions,
     UnetGenerator,
+    by_finding,
     generator,
 )
 
@@ -122,6 +123,32 @@ def test_a_change_is_gate_times_bounded_amount_of_its_sign(sign, low, high, gate
     for image in range(2):
         torch.testing.assert_close(found.gates[image], gates[:, None].expand(3, 3))
         torch.testing.assert_close(found.changes[image], gates[:, None] * amounts)
+
+
+def test_each_finding_has_its_own_sign():
+    one = Given(TagGanOptions(sign=("adds", "removes", "either"), amplitude=0.3, gate=False))
+    found = one(torch.zeros(1, 1, 3, 3), Pairs(torch.zeros(4, dtype=torch.int64), torch.tensor([1, 0, 2, 1]))).changes
+    assert [(float(of.min()), float(of.max())) for of in found] == [
+        pytest.approx(limits, abs=1e-6) for limits in ((-0.3, 0), (0, 0.3), (-0.3, 0.3), (-0.3, 0))
+    ]
+
+
+def test_signs_are_given_by_name():
+    findings = ("nodule", "effusion", "pneumothorax")
+    assert by_finding({"sign": {"pneumothorax": "removes", "nodule": "adds"}, "noise": 0.0}, findings) == {
+        "sign": ("adds", "either", "removes"),
+        "noise": 0.0,
+    }
+    assert by_finding({"sign": "adds"}, findings) == {"sign": "adds"}
+    assert by_finding({}, findings) == {}
+    with pytest.raises(BadSetting, match=r"names 'air'; the findings are nodule, effusion, pneumothorax"):
+        by_finding({"sign": {"air": "removes"}}, findings)
+
+
+@pytest.mark.parametrize("method", ["taggan", "guided"])
+def test_as_many_signs_as_findings_or_one_for_all(method):
+    with pytest.raises(BadSetting, match=r"2 signs for 3 findings\. Give one for all, or one for each"):
+        build(method, 3, BACKBONE, {"sign": ["adds", "removes"]})
 
 
 @pytest.mark.parametrize("kind", ["encoder", "unet"])

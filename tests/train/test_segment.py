@@ -17,10 +17,12 @@ from radtag.data.masks import Masks, load_masks
 from radtag.data.seen import screened
 from radtag.data.table import PROPOSED, Dataset
 from radtag.errors import BadData, BadRun, BadSetting
+from radtag.geometry import Frame, mask_to_frame
 from radtag.images import read
 from radtag.models import BackboneOptions, build
-from radtag.tag import Outliner, Tagger
+from radtag.tag import Tagger
 from radtag.train import loop
+from radtag.train.outline import Outliner
 from radtag.train.run import Run
 from radtag.train.segment import label_loss, mask_losses, train
 from radtag.train.settings import StudentSettings, settings_from
@@ -135,6 +137,20 @@ def test_labels_say_which_masks_are_known_and_masks_lie_as_their_images(masked: 
     assert abs(np.ptp(rows) + 1 - size[0]) <= 1
     assert abs(np.ptp(cols) + 1 - size[1]) <= 1
     assert abs(cols.min() - 8 * 32 / 72) <= 1
+
+
+def test_masks_lie_as_the_parts_of_their_images_that_are_shown(masked: Dataset, tmp_path: Path):
+    row = next(i for i, one in enumerate(masked.records) if "left" in one.masks)
+    double = tmp_path / "double.png"  # of another size than its image
+    PIL.Image.open(masked.records[row].masks["left"]).resize((144, 128), PIL.Image.Resampling.NEAREST).save(double)
+    record = replace(masked.records[row], masks={**masked.records[row].masks, "left": double})
+    truth = np.asarray(PIL.Image.open(masked.records[row].masks["left"]))
+    parts = [Frame.stretch((32, 24), (32, 32)).of_whole((64, 72), (first, 4)) for first in (8, 24)]
+    masks = load_masks(masked, [record, record], 32, "letterbox", frames=parts)
+    for at, first in enumerate((8, 24)):
+        expected = mask_to_frame(truth[first : first + 32, 4:28], Frame.stretch((32, 24), (32, 32)))
+        assert expected.any()
+        np.testing.assert_array_equal(masks[np.array([at])][0, 0], expected)
 
 
 def test_a_mask_that_cannot_be_read_is_unknown_and_told(masked: Dataset, tmp_path: Path):

@@ -45,8 +45,8 @@ from radtag.groups import By, checked, values_needed
 from radtag.models import GAMES
 from radtag.propose import propose
 from radtag.report.page import replace_text
-from radtag.tag import Outliner
 from radtag.train import adversarial, classify, segment
+from radtag.train.outline import Outliner
 from radtag.train.settings import AdversarialSettings, Settings, StudentSettings, TrainSettings
 from radtag.words import changes, counted
 
@@ -400,7 +400,10 @@ def _training(plan: Plan, cell: Cell, settings: Settings) -> dict[str, Any]:
     """What a cell's run is to be trained by."""
     source = _trained_on(plan, cell)
     names = ("spec", "also", "splits", "split_seed", "findings", "normal")
-    return {"source": {name: source[name] for name in names}, "settings": settings.model_dump(mode="json")}
+    told = settings.model_dump(mode="json")
+    if settings.lungs is None:  # as it is written down since before there was a choice
+        del told["lungs"]
+    return {"source": {name: source[name] for name in names}, "settings": told}
 
 
 def _trained_on(plan: Plan, cell: Cell) -> dict[str, Any]:

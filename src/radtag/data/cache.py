@@ -19,7 +19,7 @@ import time
 import uuid
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from radtag.data.prepare import Fit, prepare
+from radtag.data.prepare import Fit, LungFinder, lung_field, prepare
 from radtag.errors import BadData, BadSetting, RadtagError
-from radtag.images import read
+from radtag.geometry import Frame
+from radtag.images import Image, read
 from radtag.process import cores
 
 VERSION = 2  # of the preparation: raise it when the same file would give other pixels
@@ -51,16 +52,18 @@ class PixelCache:
         pixels: (image, row, col) uint8, memory-mapped, read only.
         readable: (image,) False where the file could not be read; its pixels are 0.
         failures: path and cause of each of those.
+        frames: the way back to each image's own pixels, where it is each image's own; None = they were not confined.
     """
 
     pixels: NDArray[np.uint8]
     readable: NDArray[np.bool_]
     failures: tuple[tuple[str, str], ...]
+    frames: tuple[Frame, ...] | None = None
 
     @property
     def kept(self) -> ReadablePixels:
         """The images that could be read, in order."""
-        return ReadablePixels(self.pixels, np.flatnonzero(self.readable))
+        return ReadablePixels(self.pixels, np.flatnonzero(self.readable), self.frames)
 
 
 class ReadablePixels:
@@ -69,17 +72,25 @@ class ReadablePixels:
     Args:
         pixels: (image, row, col) uint8.
         rows: (n,) which of them, in the order wanted.
+        frames: as :class:`PixelCache` has them.
     """
 
-    def __init__(self, pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
-        self._pixels, self._rows = pixels, rows
+    def __init__(
+        self, pixels: NDArray[np.uint8], rows: NDArray[np.int64], frames: tuple[Frame, ...] | None = None
+    ) -> None:
+        self._pixels, self._rows, self._frames = pixels, rows, frames
+
+    @property
+    def frames(self) -> list[Frame] | None:
+        """The way back to each of these images' own pixels; None = they were not confined."""
+        return None if self._frames is None else [self._frames[row] for row in self._rows]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def only(self, rows: NDArray[np.int64]) -> ReadablePixels:
         """Some of them, in this order, as an index too."""
-        return ReadablePixels(self._pixels, self._rows[rows])
+        return ReadablePixels(self._pixels, self._rows[rows], self._frames)
 
     def __getitem__(self, at: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
         """(m, row, col): the images at these places, read now."""
@@ -91,13 +102,39 @@ def folder() -> Path:
     return Path(os.environ.get("RADTAG_CACHE", Path.home() / ".cache" / "radtag"))
 
 
-def open_cache(paths: Sequence[Path], size_px: int, fit: Fit, *, root: Path | None = None) -> PixelCache:
+class Preparation(NamedTuple):
+    """What images go through: the side of the square, how they are fitted into it, and what they are confined to."""
+
+    size_px: int
+    fit: Fit
+    find_lungs: LungFinder | None = None
+
+    @property
+    def key(self) -> list[Any]:
+        """What an entry's name has of it."""
+        return [VERSION, self.size_px, self.fit, *([] if self.find_lungs is None else [self.find_lungs.name])]
+
+    def __call__(self, image: Image) -> tuple[NDArray[np.uint8], Frame]:
+        """The square, and the way back."""
+        field = None if self.find_lungs is None else lung_field(image, self.find_lungs)
+        return prepare(image, self.size_px, self.fit, field)
+
+
+def open_cache(
+    paths: Sequence[Path],
+    size_px: int,
+    fit: Fit,
+    *,
+    find_lungs: LungFinder | None = None,
+    root: Path | None = None,
+) -> PixelCache:
     """The prepared pixels of these files, decoded now if no entry has them.
 
     Args:
         paths: image files; of a file with several frames the first is taken.
         size_px: side of the square.
         fit: how an image is fitted into it.
+        find_lungs: what images are confined to (:func:`radtag.data.prepare.lung_field`); None = nothing.
         root: the cache folder; default :func:`folder`.
 
     Raises:
@@ -106,22 +143,23 @@ def open_cache(paths: Sequence[Path], size_px: int, fit: Fit, *, root: Path | No
     root = (root or folder()) / "pixels"
     root.mkdir(parents=True, exist_ok=True)
     digests = _digests(paths, root)
-    key = hashlib.sha256(json.dumps([VERSION, size_px, fit, digests]).encode()).hexdigest()[:32]
+    preparation = Preparation(size_px, fit, find_lungs)
+    key = hashlib.sha256(json.dumps([*preparation.key, digests]).encode()).hexdigest()[:32]
     entry = root / key
     lock = FileLock(root / f"{key}.lock")
     if _about(entry).get("passing"):
         with lock:
-            _try_again(entry, paths, size_px, fit)
+            _try_again(entry, paths, preparation)
     before = _made_at(entry)
     # This reads all of it: not under the lock, where each process would wait for the last.
-    found = _open(entry, paths, size_px)
+    found = _open(entry, paths, preparation)
     if found is None:
         with lock:
             if _made_at(entry) == before:  # nobody else has made it meanwhile
                 shutil.rmtree(entry, ignore_errors=True)
-                _write(entry, paths, size_px, fit)
+                _write(entry, paths, preparation)
                 _evict(root, keep=entry)
-        found = _open(entry, paths, size_px)
+        found = _open(entry, paths, preparation)
     if found is None:
         raise BadData(
             f"the cache entry {entry} cannot be read back. Is the disk full? Set RADTAG_CACHE to another folder."
@@ -132,17 +170,18 @@ def open_cache(paths: Sequence[Path], size_px: int, fit: Fit, *, root: Path | No
     return found
 
 
-def _write(entry: Path, paths: Sequence[Path], size_px: int, fit: Fit) -> None:
+def _write(entry: Path, paths: Sequence[Path], preparation: Preparation) -> None:
     temporary = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir()
-    shape = (len(paths), size_px, size_px)
+    shape = (len(paths), preparation.size_px, preparation.size_px)
     pixels = np.lib.format.open_memmap(temporary / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
-    _describe(temporary, pixels, _decode(pixels, range(len(paths)), paths, fit))
+    frames: dict[int, Frame] | None = None if preparation.find_lungs is None else {}
+    _describe(temporary, pixels, _decode(pixels, frames, range(len(paths)), paths, preparation), frames)
     del pixels
     os.replace(temporary, entry)
 
 
-def _try_again(entry: Path, paths: Sequence[Path], size_px: int, fit: Fit) -> None:
+def _try_again(entry: Path, paths: Sequence[Path], preparation: Preparation) -> None:
     """Decodes what could not be read for no fault of its own; killed half-way, the entry is made anew."""
     about = _about(entry)
     again = about.get("passing", [])
@@ -150,7 +189,10 @@ def _try_again(entry: Path, paths: Sequence[Path], size_px: int, fit: Fit) -> No
         return  # another process has done it
     pixels = np.load(entry / "pixels.npy", mmap_mode="r+")
     others = [_Failure(index, cause, False) for index, cause in about["failures"] if index not in again]
-    _describe(entry, pixels, sorted([*others, *_decode(pixels, again, paths, fit)]))
+    frames = None
+    if preparation.find_lungs is not None:
+        frames = {at: _frame_from(one) for at, one in enumerate(about["frames"]) if one is not None}
+    _describe(entry, pixels, sorted([*others, *_decode(pixels, frames, again, paths, preparation)]), frames)
 
 
 class _Failure(NamedTuple):
@@ -161,12 +203,20 @@ class _Failure(NamedTuple):
     passing: bool
 
 
-def _decode(pixels: NDArray[np.uint8], indexes: Sequence[int], paths: Sequence[Path], fit: Fit) -> list[_Failure]:
-    """Fills the places of some images; those that could not be read."""
+def _decode(
+    pixels: NDArray[np.uint8],
+    frames: dict[int, Frame] | None,
+    indexes: Sequence[int],
+    paths: Sequence[Path],
+    preparation: Preparation,
+) -> list[_Failure]:
+    """Fills the places of some images, and their frames if each has its own; those that could not be read."""
 
     def decode(index: int) -> _Failure | None:
         try:
-            pixels[index] = prepare(read(paths[index]), pixels.shape[1], fit)[0]
+            pixels[index], frame = preparation(read(paths[index]))
+            if frames is not None:
+                frames[index] = frame
         except (RadtagError, OSError, MemoryError) as error:
             cause = str(error).removeprefix(f"{paths[index]}: ") or type(error).__name__
             return _Failure(index, cause, _of_the_machine(error))
@@ -180,15 +230,30 @@ def _decode(pixels: NDArray[np.uint8], indexes: Sequence[int], paths: Sequence[P
         return [failure for failure in done if failure is not None]
 
 
-def _describe(entry: Path, pixels: NDArray[np.uint8], failed: Sequence[_Failure]) -> None:
+def _describe(
+    entry: Path, pixels: NDArray[np.uint8], failed: Sequence[_Failure], frames: Mapping[int, Frame] | None
+) -> None:
     """Writes what an entry holds, beside its pixels."""
     pixels.flush()  # type: ignore[attr-defined]
     failures = [(one.at, one.cause) for one in failed]
     passing = [one.at for one in failed if one.passing]
-    about = {"shape": pixels.shape, "crc32": _checksum(pixels, failures), "failures": failures, "passing": passing}
+    about: dict[str, Any] = {"shape": pixels.shape, "failures": failures, "passing": passing}
+    if frames is not None:
+        about["frames"] = [_frame_values(frames[at]) if at in frames else None for at in range(len(pixels))]
+    about["crc32"] = _checksum(pixels, failures, about.get("frames"))
     temporary = entry / f"about.{uuid.uuid4().hex}.tmp"
     temporary.write_text(json.dumps(about))
     os.replace(temporary, entry / "about.json")
+
+
+def _frame_values(frame: Frame) -> list[tuple[float, float]]:
+    return [frame.original_size_rc, frame.size_rc, frame.scale_rc, frame.offset_rc]
+
+
+def _frame_from(values: Sequence[Sequence[float]]) -> Frame:
+    original, size, scale, offset = values
+    whole = [(int(one[0]), int(one[1])) for one in (original, size)]
+    return Frame(whole[0], whole[1], (scale[0], scale[1]), (offset[0], offset[1]))
 
 
 def _about(entry: Path) -> dict[str, Any]:
@@ -221,12 +286,18 @@ def _made_at(entry: Path) -> int | None:
         return None
 
 
-def _open(entry: Path, paths: Sequence[Path], size_px: int) -> PixelCache | None:
+def _open(entry: Path, paths: Sequence[Path], preparation: Preparation) -> PixelCache | None:
+    size_px = preparation.size_px
     try:
         about = json.loads((entry / "about.json").read_text())
         pixels = np.load(entry / "pixels.npy", mmap_mode="r")
         failures = [(int(index), str(cause)) for index, cause in about["failures"]]
-        whole = pixels.shape == (len(paths), size_px, size_px) and _checksum(pixels, failures) == about["crc32"]
+        whole = pixels.shape == (len(paths), size_px, size_px)
+        whole = whole and _checksum(pixels, failures, about.get("frames")) == about["crc32"]
+        frames = None
+        if preparation.find_lungs is not None:  # of an image that could not be read any frame will do
+            unread = Frame.identity((size_px, size_px))
+            frames = tuple(unread if one is None else _frame_from(one) for one in about["frames"])
     # Whatever a bad byte gives.
     except (OSError, EOFError, ValueError, TypeError, LookupError, SyntaxError, TokenError):
         return None
@@ -237,11 +308,11 @@ def _open(entry: Path, paths: Sequence[Path], size_px: int) -> PixelCache | None
     readable = np.ones(len(paths), dtype=bool)
     readable[[index for index, _ in failures]] = False
     # The entry knows contents, not names: the same file may have moved since.
-    return PixelCache(pixels, readable, tuple((str(paths[index]), cause) for index, cause in failures))
+    return PixelCache(pixels, readable, tuple((str(paths[index]), cause) for index, cause in failures), frames)
 
 
-def _checksum(pixels: NDArray[np.uint8], failures: Sequence[tuple[int, str]]) -> int:
-    checksum = zlib.crc32(json.dumps(failures).encode())
+def _checksum(pixels: NDArray[np.uint8], failures: Sequence[tuple[int, str]], frames: Sequence[Any] | None) -> int:
+    checksum = zlib.crc32(json.dumps(failures if frames is None else [failures, frames]).encode())
     for start in range(0, len(pixels), 256):
         checksum = zlib.crc32(pixels[start : start + 256].tobytes(), checksum)
     return checksum

@@ -59,8 +59,17 @@ class Masks:
         return taken.reshape(*place.shape, self.size_px, self.size_px)
 
 
-def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: Fit) -> Masks:
+def load_masks(
+    dataset: Dataset, records: Sequence[Record], size_px: int, fit: Fit, *, frames: Sequence[Frame] | None = None
+) -> Masks:
     """Reads the masks of some records of a data set.
+
+    Args:
+        dataset: whose findings are wanted.
+        records: of it.
+        size_px: side of the square.
+        fit: how an image is fitted into it.
+        frames: of each record's image, where ``fit`` does not tell it: its pixels' way into the square.
 
     A label of 1 with a mask gives that mask, nearest pixel; a label of 0 an empty one. A label of 1 without a mask, or
     an unknown label, gives none.
@@ -69,7 +78,7 @@ def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: F
         BadSetting: they do not fit into :data:`MOST_BYTES`.
     """
     place = np.full((len(records), len(dataset.findings)), Masks.UNKNOWN, dtype=np.int64)
-    wanted: list[tuple[Record, str]] = []
+    wanted: list[tuple[Record, str, Frame | None]] = []
     at: list[tuple[int, int]] = []
     for row, record in enumerate(records):
         for column, (finding, label) in enumerate(zip(dataset.findings, record.labels, strict=True)):
@@ -77,7 +86,7 @@ def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: F
                 place[row, column] = Masks.EMPTY
             elif label == 1 and finding in record.masks:
                 place[row, column] = len(wanted)
-                wanted.append((record, finding))
+                wanted.append((record, finding, None if frames is None else frames[row]))
                 at.append((row, column))
     each = -(-(size_px**2) // 8)
     if len(wanted) * each > MOST_BYTES:
@@ -88,16 +97,18 @@ def load_masks(dataset: Dataset, records: Sequence[Record], size_px: int, fit: F
     bits = np.zeros((len(wanted), each), dtype=np.uint8)
 
     def decode(number: int) -> str:
-        record, finding = wanted[number]
+        record, finding, own = wanted[number]
         try:
             mask = read_outline(record.masks[finding])
         except (UnreadableImage, OSError) as error:
             return str(error)
         size_rc = (mask.shape[0], mask.shape[1])
-        if fit == "letterbox":  # a mask may have any size, and the square keeps the image's aspect
+        if own is not None:
+            size_rc = own.original_size_rc
+        elif fit == "letterbox":  # a mask may have any size, and the square keeps the image's aspect
             size_rc = read(record.path).size_rc
         square = (size_px, size_px)
-        frame = (Frame.stretch if fit == "stretch" else Frame.letterbox)(size_rc, square)
+        frame = own or (Frame.stretch if fit == "stretch" else Frame.letterbox)(size_rc, square)
         if size_rc != mask.shape:
             mask = stretch_mask(mask, size_rc)
         bits[number] = np.packbits(mask_to_frame(mask, frame))

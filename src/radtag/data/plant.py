@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image as Pillow
@@ -35,6 +35,7 @@ from radtag.data.files import new_folder, plain_names
 from radtag.data.healthy import healthy, healthy_findings
 from radtag.data.lesions import KINDS, LOOKS, Anatomy, FloatImage, Look, Mask, boxes_of
 from radtag.data.phantom import progress_bar, write_tables
+from radtag.data.prepare import LungFinder
 from radtag.data.table import Dataset, Record
 from radtag.errors import BadData, BadSetting, UnreadableImage
 from radtag.geometry import stretch_mask
@@ -47,15 +48,6 @@ DEFAULT_KINDS = ("nodule", "consolidation", "effusion", "pneumothorax")
 Into = Literal["healthy", "any"]
 SECOND_KIND = 0.35
 """Share of planted images that get two kinds instead of one."""
-
-
-class LungFinder(Protocol):
-    """What finds the lungs (row, col) of an image, and its name."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(self, image: Image) -> Mask: ...
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from radtag.models.taggan import (
     TagGanLocaliser,
     TagGanOptions,
     localiser,
+    refuse_other_count,
 )
 
 
@@ -51,6 +52,7 @@ class GuidedGenerator(EncoderGenerator):
     """TagGAN's forward generator, with the evidence of a network that stays as it is in the gate."""
 
     def __init__(self, findings: int, backbone: BackboneOptions, options: GuidedOptions) -> None:
+        refuse_other_count(options, findings)
         super().__init__(findings, backbone, options, noise_channels=0)
         self.guide = EvidenceCritic(findings, backbone).requires_grad_(False)
         self.strength = nn.Parameter(torch.full((findings,), options.guide))

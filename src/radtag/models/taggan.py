@@ -28,7 +28,8 @@ An image with several diseases has a map for each, and all of them are taken awa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from radtag.errors import BadSetting
 from radtag.models.backbone import Backbone, BackboneOptions
 from radtag.models.game import (
     Batch,
@@ -53,6 +55,9 @@ from radtag.models.game import (
 from radtag.models.output import Output, pool
 
 Sign = Literal["either", "adds", "removes"]
+
+_LIMITS: dict[Sign, tuple[float, float]] = {"either": (-1.0, 1.0), "adds": (0.0, 1.0), "removes": (-1.0, 0.0)}
+"""Of what is taken away, as a share of the largest amount: from a finding that adds density, density is taken."""
 
 LOGIT_SCALE = 2.0
 """The game is played on logits of about 1; a classifier's are about so many times as large."""
@@ -78,7 +83,10 @@ class TagGanOptions(BaseModel):
         gate_bias: what the gate's logit begins at; -3 is nearly shut.
         amplitude: the largest amount, as a share of the image's range.
         amount_stride: cells of the amount, in pixels; gates have cells of 2 ("encoder" alone).
-        sign: whether disease adds density, removes it, or either.
+        sign: whether disease adds density, removes it, or either; one for all findings, or one for each, in their
+            order. Training takes them by name as well, and "either" for those not named:
+            ``--set options.sign.pneumothorax=removes``. What is dark beside a bright place can be undone on both sides,
+            and the game may choose the wrong one.
         every: steps from one to the next in which healthy images pass too: painted and taken back (cycle), and as they
             are (identity), with as many times the weight. What they teach is learned soon, and they are half the cost.
         cycle: weight of |n - n'|, n painted and taken back.
@@ -118,7 +126,7 @@ class TagGanOptions(BaseModel):
     gate_bias: float = -3.0
     amplitude: float = Field(default=0.4, gt=0, le=1)
     amount_stride: Literal[2, 4, 8] = 2
-    sign: Sign = "either"
+    sign: Sign | tuple[Sign, ...] = "either"
     every: int = Field(default=4, ge=1)
     cycle: float = Field(default=2.0, ge=0)
     cycle_both: bool = False
@@ -244,11 +252,18 @@ class Generator(nn.Module, ABC):
             F.interpolate(one.float(), size=size, mode="bilinear", align_corners=False)[:, 0]
             for one in self.raw(inputs, pairs)
         )
-        amount = self.options.amplitude * amount.tanh()
-        if self.options.sign != "either":  # a finding that adds density is taken away as a positive amount
-            amount = amount.relu() if self.options.sign == "adds" else -(-amount).relu()
+        amount = self.options.amplitude * self._of_sign(amount.tanh(), pairs.finding)
         gate = gate.sigmoid() if self.options.gate else torch.ones_like(gate)
         return Maps(gate * amount, gate)
+
+    def _of_sign(self, amounts: Float[Tensor, "pair row col"], finding: Int[Tensor, pair]) -> Tensor:
+        """Amounts (-1 to 1), those of the wrong sign 0."""
+        sign = self.options.sign
+        if isinstance(sign, str):
+            low, high = _LIMITS[sign]
+            return amounts.clamp(low, high)
+        limits = amounts.new_tensor([_LIMITS[one] for one in sign])[finding, :, None, None]
+        return amounts.clamp(limits[:, 0], limits[:, 1])
 
 
 class EncoderGenerator(Generator):
@@ -630,8 +645,28 @@ class TagGanLocaliser(nn.Module):
         return of_changes(changes, options.window_px, chance)
 
 
+def by_finding(options: Mapping[str, Any], findings: Sequence[str]) -> dict[str, Any]:
+    """The options with signs that are given by findings' names in the findings' order.
+
+    Raises:
+        BadSetting: a name that is no finding.
+    """
+    named = options.get("sign")
+    if not isinstance(named, Mapping):
+        return dict(options)
+    for name in named:
+        if name not in findings:
+            raise BadSetting(f"options.sign names {name!r}; the findings are {', '.join(findings)}.")
+    return {**options, "sign": tuple(named.get(name, "either") for name in findings)}
+
+
 def generator(findings: int, backbone: BackboneOptions, options: TagGanOptions, noise_channels: int) -> Generator:
-    """The generator that the options ask for."""
+    """The generator that the options ask for.
+
+    Raises:
+        BadSetting: as many signs as there are not findings.
+    """
+    refuse_other_count(options, findings)
     if options.generator == "encoder":
         return EncoderGenerator(findings, backbone, options, noise_channels)
     return UnetGenerator(findings, backbone.channels, options, noise_channels)
@@ -641,6 +676,18 @@ def localiser(forward: Generator, findings: int, backbone: BackboneOptions) -> T
     """The part that tags, of a forward generator; the witness, if its options ask for one, has random weights."""
     witness = EvidenceCritic(findings, backbone) if forward.options.witness else None
     return TagGanLocaliser(forward, findings, witness)
+
+
+def refuse_other_count(options: TagGanOptions, findings: int) -> None:
+    """Refuses signs of which there are more or fewer than findings.
+
+    Raises:
+        BadSetting: with both numbers.
+    """
+    if not isinstance(options.sign, str) and len(options.sign) != findings:
+        raise BadSetting(
+            f"options.sign has {len(options.sign)} signs for {findings} findings. Give one for all, or one for each."
+        )
 
 
 def judged_each(rule: Rule, judgement: Float[Tensor, "image finding cell"], *, real: bool) -> Tensor:

@@ -37,6 +37,7 @@ from radtag.geometry import Grid
 from radtag.models import all_options, new_game
 from radtag.models.backbone import Backbone, load_weights, normalisation
 from radtag.models.game import Batch, Game, Seen, Terms
+from radtag.models.taggan import by_finding
 from radtag.train import log
 from radtag.train.loop import (
     Pixels,
@@ -59,6 +60,7 @@ from radtag.train.loop import (
     validation_areas,
     write_resume,
 )
+from radtag.train.outline import keep_lungs, lungs_for
 from radtag.train.run import Run
 from radtag.train.settings import AdversarialSettings
 
@@ -118,7 +120,9 @@ def train(
         for note in sides.notes:
             console.print(f"note: {note}", markup=False, highlight=False)
     train_set, val_set, names = sides.only("train"), sides.only("val"), sides.findings
-    identity = {"settings": settings.model_dump(mode="json"), "data": log.fingerprint(train_set, val_set)}
+    settings = settings.model_copy(update={"options": by_finding(settings.options, names)})
+    lungs = lungs_for(settings, out, device)
+    identity = log.identity(settings, log.fingerprint(train_set, val_set), lungs.digest if lungs else None)
     done = finished_run(out, identity, train_set, val_set)
     if done is not None:
         return done
@@ -135,8 +139,9 @@ def train(
     contents = log.contents(train_set, val_set)
     if accelerator.is_main_process:
         note_seen(out, settings, train_set, val_set)
-    pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px)
-    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
+        keep_lungs(out, settings)
+    pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px, lungs)
+    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px, lungs)
     refuse_unreadable(labels, val_labels, sides)
     unread = {path for path, _ in failures}
     sources = [record.source for record in train_set.records if str(record.path) not in unread]

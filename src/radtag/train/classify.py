@@ -54,6 +54,7 @@ from radtag.train.loop import (
     synchronised,
     validation_areas,
 )
+from radtag.train.outline import keep_lungs, lungs_for
 from radtag.train.run import Run, normalise
 from radtag.train.settings import TrainSettings
 from radtag.words import counted
@@ -84,7 +85,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     refuse_uneven(settings.batch_size, world)
 
     train_set, val_set = known_only(dataset.only("train")), known_only(dataset.only("val"))
-    identity = {"settings": settings.model_dump(mode="json"), "data": log.fingerprint(train_set, val_set)}
+    lungs = lungs_for(settings, out, device)
+    identity = log.identity(settings, log.fingerprint(train_set, val_set), lungs.digest if lungs else None)
     finished = finished_run(out, identity, train_set, val_set)
     if finished is not None:
         return finished
@@ -99,8 +101,9 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     contents = log.contents(train_set, val_set)
     if accelerator.is_main_process:
         note_seen(out, settings, train_set, val_set)
-    pixels, labels, _, failures = load_pixels(train_set, settings, settings.stored_px or settings.size_px)
-    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
+        keep_lungs(out, settings)
+    pixels, labels, _, failures = load_pixels(train_set, settings, settings.stored_px or settings.size_px, lungs)
+    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px, lungs)
     order_rows = _sampling(labels, settings)
     batches = max(len(pixels) // settings.batch_size, 1)  # a last, smaller batch would disturb BatchNorm
     if len(pixels) < 2:

@@ -31,6 +31,19 @@ def digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def identity(settings: Settings, data: str, lungs_digest: str | None) -> dict[str, Any]:
+    """What makes a training the same as another: its settings, what names its data, and the run that outlines lungs.
+
+    That run is the same wherever it lies, and settings are those of before there was such a run, where there is none.
+    """
+    told = settings.model_dump(mode="json")
+    if lungs_digest is None:
+        told.pop("lungs", None)
+    else:
+        told["lungs"] = lungs_digest
+    return {"settings": told, "data": data}
+
+
 def otherwise(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """How another run's settings and data differ from these, as "other settings (epochs was 4, now 5)."."""
     settings = changes(was["settings"], now["settings"])
@@ -230,6 +243,7 @@ def card(
             "For research use; not a medical device.",
             "Learned from image labels alone: no outline was seen, and a map shows evidence for the label, "
             "which may be something that goes with the disease.",
+            *([f"It sees the lungs alone, as {settings.lungs} outlines them."] if settings.lungs is not None else []),
             "Scores and thresholds are calibrated on the validation images named here; check them on your own.",
             *notes,
         ],

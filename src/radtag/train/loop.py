@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import timm
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from radtag.data.cache import ReadablePixels, open_cache
+from radtag.data.prepare import LungFinder
 from radtag.data.seen import FILE as SEEN_FILE
 from radtag.data.seen import SeenImages
 from radtag.data.table import Dataset
@@ -31,6 +33,7 @@ from radtag.metrics.classification import auroc
 from radtag.models import Output
 from radtag.models.plain import NotPlain, load_plain
 from radtag.train import log
+from radtag.train.outline import LUNGS_FOLDER, run_digest
 from radtag.train.run import Run, normalise
 from radtag.train.settings import Settings
 
@@ -41,6 +44,10 @@ MOST_MAP_BYTES = 2_000_000_000
 """Of whole validation maps, float16, in memory at once."""
 LEAST_OF_A_CLASS = 32
 """Positives, and negatives, of a finding at least, or all there are, among the images whose maps are kept."""
+
+
+OUTSIDE = -16.0
+"""The logit of a map where it is to say nothing: one in ten millions."""
 
 
 def start_accelerator(mixed_precision: str, *, idle_parts: bool = False) -> Accelerator:
@@ -95,7 +102,8 @@ def finished_run(out: Path, identity: Mapping[str, Any], train_set: Dataset, val
         return None
     finished = Run.load(out)
     if finished.card.get("identity") != log.digest(identity):
-        was = {"settings": finished.settings.model_dump(mode="json"), "data": identity["data"]}
+        of_lungs = run_digest(out / LUNGS_FOLDER) if (out / LUNGS_FOLDER).is_dir() else None
+        was = log.identity(finished.settings, identity["data"], of_lungs)
         if log.digest(was) != finished.card.get("identity"):  # nor is it the settings alone
             was["data"] = "other"
         raise BadRun(f"{out} holds a finished run with {log.otherwise(was, identity)} Give another --out.")
@@ -241,7 +249,16 @@ def _outputs(
     model.eval()
     for start in range(0, len(rows), 32):
         images = torch.from_numpy(pixels[rows[start : start + 32]]).to(device).float().div_(255)
-        yield model(normalise(images, mean, sd, settings.backbone.channels))
+        output: Output = model(normalise(images, mean, sd, settings.backbone.channels))
+        yield output if settings.lungs is None else confined(output, images)
+
+
+def confined(output: Output, images: Tensor) -> Output:
+    """The output with maps of nothing where images (image, row, col) are black, beyond the lungs' field."""
+    size = (output.maps.shape[2], output.maps.shape[3])
+    inside = F.adaptive_max_pool2d((images > 0).float()[:, None], size) > 0
+    nothing = OUTSIDE if output.changes is None else 0.0
+    return output._replace(maps=torch.where(inside, output.maps, nothing))
 
 
 def known_only(dataset: Dataset) -> Dataset:
@@ -263,10 +280,10 @@ def mean_and_sd(settings: Settings, own: tuple[float, float]) -> tuple[float, fl
 
 
 def load_pixels(
-    dataset: Dataset, settings: Settings, size_px: int
+    dataset: Dataset, settings: Settings, size_px: int, find_lungs: LungFinder | None = None
 ) -> tuple[ReadablePixels, Tensor, list[str], tuple[tuple[str, str], ...]]:
     """Pixels, labels (image, finding) and patients of what can be read, and what cannot."""
-    cache = open_cache([record.path for record in dataset.records], size_px, settings.fit)
+    cache = open_cache([record.path for record in dataset.records], size_px, settings.fit, find_lungs=find_lungs)
     labels = torch.from_numpy(dataset.labels())
     patients = [patient for patient, readable in zip(dataset.patients(), cache.readable, strict=True) if readable]
     return cache.kept, labels[torch.from_numpy(cache.readable)], patients, cache.failures

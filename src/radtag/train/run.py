@@ -7,6 +7,7 @@ card.json, card.md      what data, what numbers, what limits
 log.jsonl, log.csv      an epoch a line, or a look of two sides
 curves.png              losses and AUROC
 strips/                 pictures of each look of two sides
+lungs/                  the run that outlines lungs for it, if it is shown nothing else
 seen.npz                which image files were trained on and chosen by (:mod:`radtag.data.seen`)
 resume.pt               tensors to go on from, while training; gone when it is done
 ======================= ==========================================================================
@@ -36,7 +37,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from radtag.calibration import Calibration
-from radtag.data.prepare import prepare
+from radtag.data.prepare import Mask, prepare
 from radtag.errors import BadRun
 from radtag.geometry import Frame, Grid
 from radtag.images import Image
@@ -193,9 +194,14 @@ class Run:
             raise BadRun(f"{file}: {str(error).splitlines()[0]}. Restore the file, or train again.") from error
         return model.to(memory_format=torch.channels_last).eval()
 
-    def prepare(self, image: Image) -> tuple[NDArray[np.uint8], Frame]:
-        """An image as the network takes it: (size_px, size_px) uint8, and the frame back to its own pixels."""
-        return prepare(image, self.size_px, self.settings.fit)
+    def prepare(self, image: Image, field: Mask | None = None) -> tuple[NDArray[np.uint8], Frame]:
+        """An image as the network takes it: (size_px, size_px) uint8, and the frame back to its own pixels.
+
+        Args:
+            image: any image.
+            field: (row, col) all that the network is to be shown of it; None = the whole image.
+        """
+        return prepare(image, self.size_px, self.settings.fit, field)
 
     def normalise(self, batch: Tensor) -> Tensor:
         """(batch, row, col) uint8 -> (batch, channel, row, col) float32, channels last."""

@@ -58,6 +58,7 @@ from radtag.train.loop import (
     synchronised,
     validation_areas,
 )
+from radtag.train.outline import keep_lungs, lungs_for
 from radtag.train.run import Run, normalise
 from radtag.train.settings import StudentSettings
 from radtag.words import counted
@@ -85,10 +86,9 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     train_set, val_set = known_only(dataset.only("train")), known_only(dataset.only("val"))
     origins = _origins(train_set, val_set, settings)
     _refuse_maskless(train_set, val_set)
-    identity = {
-        "settings": settings.model_dump(mode="json"),
-        "data": f"{log.fingerprint(train_set, val_set)} {_fingerprint(train_set, val_set)}",
-    }
+    lungs = lungs_for(settings, out, device)
+    fingerprint = f"{log.fingerprint(train_set, val_set)} {_fingerprint(train_set, val_set)}"
+    identity = log.identity(settings, fingerprint, lungs.digest if lungs else None)
     finished = finished_run(out, identity, train_set, val_set)
     if finished is not None:
         return finished
@@ -100,10 +100,13 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     contents = log.contents(train_set, val_set)
     if accelerator.is_main_process:
         note_seen(out, settings, train_set, val_set)
-    pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px)
-    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px)
-    masks = load_masks(train_set, _readable(train_set, failures), settings.size_px, settings.fit)
-    val_masks = load_masks(val_set, _readable(val_set, val_failures), settings.size_px, settings.fit)
+        keep_lungs(out, settings)
+    pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px, lungs)
+    val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px, lungs)
+    masks, val_masks = (
+        load_masks(of, _readable(of, unread), settings.size_px, settings.fit, frames=shown.frames)
+        for of, unread, shown in ((train_set, failures, pixels), (val_set, val_failures, val_pixels))
+    )
     if masks.known.any(axis=1).sum() < 2:
         with_masks = counted(int(masks.known.any(axis=1).sum()), "training image[s]")
         raise BadData(f"{dataset.name}: {with_masks} with a known mask; 2 are needed.")

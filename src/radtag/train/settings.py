@@ -25,6 +25,8 @@ class Settings(BaseModel):
         backbone: the encoder and its first weights.
         size_px: side of the network's input, a multiple of 32.
         fit: how an image is fitted into that square.
+        lungs: a run that outlines the lungs ("lungs" is a finding of it): the network is shown the lungs alone, cut out
+            and all else black, and its maps are 0 outside. The run folder keeps a copy of it.
         mean, sd: normalisation on the 0-1 scale; left out, what the first weights expect.
         batch_size: images a step (of each side, where there are two), over all processes together.
         augment: what happens to a training image.
@@ -41,6 +43,7 @@ class Settings(BaseModel):
     backbone: BackboneOptions = BackboneOptions()
     size_px: int = Field(default=256, ge=32)
     fit: Fit = "stretch"
+    lungs: str | None = None
     mean: float | None = None
     sd: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, ge=1)
