@@ -10,7 +10,8 @@
 #   COVID=path/to/covid_qu_ex TB=path/to/tb OUT=runs/out/taggan runs/taggan.sh planted phantoms covid joint
 #
 # With LUNGS=yes every network is shown the lungs alone, as a student of the source's lung masks outlines them (phantoms
-# are as they are: an enlarged heart lies outside).
+# are as they are: an enlarged heart lies outside). With SIGNS=yes the games are told which way a disease goes: air in the
+# chest takes density away, all else adds it.
 #
 # On a CPU as it is (128 px). On a GPU:  SIZE=256 STEPS=20000 BATCH=16 PRECISION=bf16 COVID=... runs/taggan.sh planted covid
 # docs/results.md has what it gives and what it costs.
@@ -24,20 +25,25 @@ EPOCHS=${EPOCHS:-12}
 PRECISION=${PRECISION:-no}
 METHODS=${METHODS:-guided taggan vagan pylon cam_avg}
 LUNGS=${LUNGS:-no}
+SIGNS=${SIGNS:-no}
 WEIGHTS=(--backbone tf_efficientnet_lite0 --weights package --mixed-precision "$PRECISION")
+by_kind=(--set options.sign.pneumothorax=removes)
+for adds in nodule consolidation effusion; do by_kind+=(--set "options.sign.$adds=adds"); done
 
 for set in "${@:-planted}"; do
-    only=() also=() spare=() lungs=() methods=$METHODS
+    only=() also=() spare=() lungs=() signs=(--set options.sign=adds) methods=$METHODS
     case $set in
     planted)
         : "${COVID:?the folder of COVID-QU-Ex}"
         source=csv:$OUT/planted/images/table.csv
         [ -e "$OUT/planted/images/table.csv" ] ||
             radtag data plant "covid_qu_ex:$COVID" --out "$OUT/planted/images" --share 0.5 --seed 0 --times 5
+        signs=("${by_kind[@]}")
         ;;
     phantoms)
         source=csv:$OUT/phantoms/images/table.csv
         [ -e "$OUT/phantoms/images/table.csv" ] || radtag data phantom --out "$OUT/phantoms/images" --count 2000 --side 128
+        signs=("${by_kind[@]}")
         ;;
     covid)
         : "${COVID:?the folder of COVID-QU-Ex}"
@@ -55,6 +61,7 @@ for set in "${@:-planted}"; do
         ;;
     *) echo "$set is no set of this script" >&2 && exit 2 ;;
     esac
+    [ "$SIGNS" = yes ] || signs=()
     if [ "$LUNGS" = yes ] && [ "$set" != phantoms ]; then
         lungs=(--lungs "$OUT/$set/lungs")
         radtag train student "$source" --finding lungs --out "$OUT/$set/lungs" "${WEIGHTS[@]}" --size 128 --epochs 2
@@ -62,7 +69,7 @@ for set in "${@:-planted}"; do
     for method in $methods; do
         case $method in
         guided | taggan)
-            settings=("$method" --steps "$STEPS" --batch-size "$BATCH" --set "options.warm_up=$WARM_UP" ${spare[@]+"${spare[@]}"})
+            settings=("$method" --steps "$STEPS" --batch-size "$BATCH" --set "options.warm_up=$WARM_UP" ${spare[@]+"${spare[@]}"} ${signs[@]+"${signs[@]}"})
             ;;
         vagan) settings=(vagan --steps "$STEPS" --batch-size "$BATCH") ;;
         pylon) settings=(pylon --preset small --epochs "$EPOCHS" --set options.pool=lse --set options.sharpness=2) ;;
