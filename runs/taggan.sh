@@ -10,8 +10,8 @@
 #   COVID=path/to/covid_qu_ex TB=path/to/tb OUT=runs/out/taggan runs/taggan.sh planted phantoms covid joint
 #
 # With LUNGS=yes every network is shown the lungs alone, as a student of the source's lung masks outlines them (phantoms
-# are as they are: an enlarged heart lies outside). With SIGNS=yes the games are told which way a disease goes: air in the
-# chest takes density away, all else adds it.
+# are as they are: an enlarged heart lies outside). With SIGNS=yes guided and taggan are told which way a disease goes: air in the
+# chest takes density away, all else adds it. Give runs with and without them an OUT each.
 #
 # On a CPU as it is (128 px). On a GPU:  SIZE=256 STEPS=20000 BATCH=16 PRECISION=bf16 COVID=... runs/taggan.sh planted covid
 # docs/results.md has what it gives and what it costs.
@@ -43,7 +43,7 @@ for set in "${@:-planted}"; do
     phantoms)
         source=csv:$OUT/phantoms/images/table.csv
         [ -e "$OUT/phantoms/images/table.csv" ] || radtag data phantom --out "$OUT/phantoms/images" --count 2000 --side 128
-        signs=("${by_kind[@]}")
+        signs=("${by_kind[@]}" --set options.sign.cardiomegaly=adds)
         ;;
     covid)
         : "${COVID:?the folder of COVID-QU-Ex}"

@@ -79,6 +79,12 @@ class Frame:
         )
 
     @property
+    def shows_all(self) -> bool:
+        """Whether all of the original lies in the new image."""
+        ends = [o + s * n for o, s, n in zip(self.offset_rc, self.scale_rc, self.original_size_rc, strict=True)]
+        return min(self.offset_rc) > -1e-6 and all(e < n + 1e-6 for e, n in zip(ends, self.size_rc, strict=True))
+
+    @property
     def placed_rc(self) -> tuple[int, int, int, int]:
         """Where the whole original lies in the new image: first row, first column, rows, columns."""
         rows = round(self.scale_rc[0] * self.original_size_rc[0])

@@ -325,7 +325,7 @@ class Lungs:
     """Finds one lung, at another place in each image and in one in none; ``asked`` counts how often."""
 
     def __init__(self, name: str = "lungs (0123)") -> None:
-        self.name, self.asked = name, 0
+        self.name, self.digest, self.asked = name, name, 0
 
     def __call__(self, image: Image) -> np.ndarray:
         self.asked += 1

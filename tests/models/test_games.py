@@ -141,6 +141,8 @@ def test_signs_are_given_by_name():
     }
     assert by_finding({"sign": "adds"}, findings) == {"sign": "adds"}
     assert by_finding({}, findings) == {}
+    with pytest.raises(BadSetting, match=r"options\.sign\.nodule = 'add'; a sign is one of either, adds, removes"):
+        by_finding({"sign": {"nodule": "add"}}, findings)
     with pytest.raises(BadSetting, match=r"names 'air'; the findings are nodule, effusion, pneumothorax"):
         by_finding({"sign": {"air": "removes"}}, findings)
 

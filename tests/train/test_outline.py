@@ -15,9 +15,11 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from radtag.data.cache import ReadablePixels
 from radtag.data.prepare import lung_field, prepare
 from radtag.data.table import PROPOSED, Dataset, Record
 from radtag.errors import BadRun, BadSetting
+from radtag.geometry import Frame
 from radtag.images import read
 from radtag.models import Output
 from radtag.tag import Tagger
@@ -130,6 +132,11 @@ def test_a_finding_is_outlined_by_a_run_that_knows_it(outlining, chests):
 def test_a_run_is_another_with_other_lungs(outlining, tmp_path):
     run = copied(outlining, tmp_path / "run")
     alone = run_digest(run)
+    (run / "lungs").mkdir()  # whatever somebody keeps there
+    assert run_digest(run) == alone
+    shutil.rmtree(run / "lungs")
+    text = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(text.replace("seed = 0", 'seed = 0\nlungs = "outlining"'))
     copied(outlining, run / "lungs")
     confined = run_digest(run)
     shutil.rmtree(run / "lungs")
@@ -143,6 +150,10 @@ def test_the_lungs_that_are_kept_are_those_trained_with(outlining, tmp_path):
     for lungs in (other, outlining):
         keep_lungs(out, settings("cam", lungs=str(lungs)))
         assert run_digest(out / "lungs") == run_digest(lungs)
+    (out / "lungs" / "notes.txt").write_text("mine")
+    for lungs in (out / "lungs", outlining):  # that very folder, and the same run elsewhere
+        keep_lungs(out, settings("cam", lungs=str(lungs)))
+        assert (out / "lungs" / "notes.txt").read_text() == "mine"
     keep_lungs(tmp_path / "plain", settings("cam"))
     assert not (tmp_path / "plain").exists()
     assert [file.name for file in out.iterdir()] == ["lungs"]
@@ -151,28 +162,29 @@ def test_the_lungs_that_are_kept_are_those_trained_with(outlining, tmp_path):
 class Everywhere(nn.Module):
     """Sees the finding wherever it looks; with ``changes``, it takes something away there."""
 
-    def __init__(self, *, changes: bool = False) -> None:
+    def __init__(self, *, changes: bool = False, cells: int = 2) -> None:
         super().__init__()
-        self.changes = changes
+        self.changes, self.cells = changes, cells
 
     def forward(self, images: torch.Tensor) -> Output:
-        maps = torch.full((len(images), 1, 2, 2), 3.0)
+        maps = torch.full((len(images), 1, self.cells, self.cells), 3.0)
         return Output(maps.amax(dim=(2, 3)), maps, maps if self.changes else None)
 
 
 @pytest.mark.parametrize(("changes", "nothing"), [(False, -16.0), (True, 0.0)])
 def test_validation_maps_say_nothing_where_all_is_black(changes, nothing):
-    pixels = np.zeros((2, 4, 6), np.uint8)
-    pixels[0, 1, 2] = pixels[1, 3, 0] = pixels[1, 0, 5] = 2
-    model, accelerator = Everywhere(changes=changes), loop.start_accelerator("no")
-    labels = torch.tensor([[0.0], [1.0]])
-    whole, some = (
-        loop.predict_maps(model, pixels, labels, settings("cam", lungs=lungs), 0.5, 0.5, accelerator)
-        for lungs in (None, "any")
-    )
-    assert (whole.maps == 3).all()
-    assert some.maps[:, 0].tolist() == [[[3, nothing], [nothing, nothing]], [[nothing, 3], [3, nothing]]]
-    assert some.logits.tolist() == whole.logits.tolist() == [[3], [3]]
+    pixels = np.zeros((2, 8, 12), np.uint8)
+    pixels[0, 1, 2] = 2
+    whole = Frame.stretch((40, 60), (8, 12))
+    frames = (Frame.stretch((20, 30), (8, 12)).of_whole((40, 60), (0, 0)), whole)  # no lungs were found in the second
+    kept, accelerator = ReadablePixels(pixels, np.arange(2), frames), loop.start_accelerator("no")
+    model, labels = Everywhere(changes=changes, cells=4), torch.tensor([[0.0], [1.0]])
+    maps = loop.predict_maps(model, kept, labels, settings("cam", lungs="any"), 0.5, 0.5, accelerator).maps[:, 0]
+    # A cell beside one that sees something may look there.
+    assert maps[0].tolist() == [[3, 3, nothing, nothing]] * 2 + [[nothing] * 4] * 2
+    assert (maps[1] == 3).all()
+    unconfined = loop.predict_maps(model, pixels, labels, settings("cam"), 0.5, 0.5, accelerator)
+    assert (unconfined.maps == 3).all()
 
 
 # Trained and tagged with ---------------------------------------------------------------------------------------------
@@ -222,7 +234,9 @@ def test_a_student_learns_from_masks_where_its_lungs_are_shown(outlining, chests
 def test_a_run_without_its_lungs_is_refused(outlining, chests, tmp_path):
     run = quietly(chests, tmp_path / "run", lungs=str(outlining))
     shutil.rmtree(run.path / "lungs")
-    with pytest.raises(BadRun, match=r"run/lungs is not a run: it has no run\.toml"):
+    with pytest.raises(
+        BadRun, match=r"is shown the lungs alone, and its folder lacks lungs/.* \(it was .*outlining\)"
+    ):
         Tagger(run, device="cpu")
 
 

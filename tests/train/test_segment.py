@@ -219,7 +219,7 @@ def test_it_learns_tags_and_says_where_its_masks_came_from(masked: Dataset, tmp_
     limits = " ".join(run.card["limits"])
     outlined = sum(bool(one.masks) for one in masked.records)
     assert f"Learned from masks, which are {PROPOSED} run (0123), of {outlined} images" in limits
-    assert "no outline was seen" not in limits
+    assert "no outline of a finding was seen" not in limits
     record = next(one for one in masked.records if one.split == "val" and "left" in one.masks)
     tag = next(one for one in Tagger(run, device="cpu").tag(record.path) if one.finding == "left")
     truth = np.asarray(PIL.Image.open(record.masks["left"]))

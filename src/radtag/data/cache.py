@@ -112,7 +112,7 @@ class Preparation(NamedTuple):
     @property
     def key(self) -> list[Any]:
         """What an entry's name has of it."""
-        return [VERSION, self.size_px, self.fit, *([] if self.find_lungs is None else [self.find_lungs.name])]
+        return [VERSION, self.size_px, self.fit, *([] if self.find_lungs is None else [self.find_lungs.digest])]
 
     def __call__(self, image: Image) -> tuple[NDArray[np.uint8], Frame]:
         """The square, and the way back."""

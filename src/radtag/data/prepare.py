@@ -30,10 +30,13 @@ DARKEST = 2
 
 
 class LungFinder(Protocol):
-    """What finds the lungs (row, col) of an image, and its name."""
+    """What finds the lungs (row, col) of an image; its name, and what tells it from all others wherever it lies."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
 
     def __call__(self, image: Image) -> Mask: ...
 

@@ -654,9 +654,11 @@ def by_finding(options: Mapping[str, Any], findings: Sequence[str]) -> dict[str,
     named = options.get("sign")
     if not isinstance(named, Mapping):
         return dict(options)
-    for name in named:
+    for name, sign in named.items():
         if name not in findings:
             raise BadSetting(f"options.sign names {name!r}; the findings are {', '.join(findings)}.")
+        if sign not in _LIMITS:
+            raise BadSetting(f"options.sign.{name} = {sign!r}; a sign is one of {', '.join(_LIMITS)}.")
     return {**options, "sign": tuple(named.get(name, "either") for name in findings)}
 
 

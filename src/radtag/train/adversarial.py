@@ -139,7 +139,6 @@ def train(
     contents = log.contents(train_set, val_set)
     if accelerator.is_main_process:
         note_seen(out, settings, train_set, val_set)
-        keep_lungs(out, settings)
     pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px, lungs)
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px, lungs)
     refuse_unreadable(labels, val_labels, sides)
@@ -161,6 +160,8 @@ def train(
             console.print(f"going on after step {state.step} of {settings.steps}")
     elif not game.warm_up_steps:
         state.begin()
+    if accelerator.is_main_process:
+        keep_lungs(out, settings)
     started = time.monotonic() - state.seconds
     looks = Looks(
         out=out, settings=settings, findings=names, pixels=val_pixels, labels=val_labels, mean=mean, sd=sd,

@@ -101,7 +101,6 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     contents = log.contents(train_set, val_set)
     if accelerator.is_main_process:
         note_seen(out, settings, train_set, val_set)
-        keep_lungs(out, settings)
     pixels, labels, _, failures = load_pixels(train_set, settings, settings.stored_px or settings.size_px, lungs)
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px, lungs)
     order_rows = _sampling(labels, settings)
@@ -141,6 +140,8 @@ def train(settings: TrainSettings, dataset: Dataset, out: Path | str, *, console
     if course.go_on() and accelerator.is_main_process:
         console.print(f"going on after epoch {len(course.history)} of {settings.epochs}")
 
+    if accelerator.is_main_process:
+        keep_lungs(out, settings)
     begin = len(course.history)
     with progress_bars(console, shown=accelerator.is_main_process) as progress:
         epochs_bar = progress.add_task(f"{settings.method}: epochs", total=settings.epochs, completed=begin)

@@ -241,9 +241,13 @@ def card(
         "validation": dict(validation),
         "limits": [
             "For research use; not a medical device.",
-            "Learned from image labels alone: no outline was seen, and a map shows evidence for the label, "
-            "which may be something that goes with the disease.",
-            *([f"It sees the lungs alone, as {settings.lungs} outlines them."] if settings.lungs is not None else []),
+            "Learned from image labels alone: no outline of a finding was seen, and a map shows evidence for the "
+            "label, which may be something that goes with the disease.",
+            *(
+                ["It is shown the lungs alone, as the run in its folder lungs/ outlines them."]
+                if settings.lungs is not None
+                else []
+            ),
             "Scores and thresholds are calibrated on the validation images named here; check them on your own.",
             *notes,
         ],

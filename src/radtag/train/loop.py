@@ -102,7 +102,8 @@ def finished_run(out: Path, identity: Mapping[str, Any], train_set: Dataset, val
         return None
     finished = Run.load(out)
     if finished.card.get("identity") != log.digest(identity):
-        of_lungs = run_digest(out / LUNGS_FOLDER) if (out / LUNGS_FOLDER).is_dir() else None
+        kept = finished.settings.lungs is not None and (out / LUNGS_FOLDER).is_dir()
+        of_lungs = run_digest(out / LUNGS_FOLDER) if kept else None
         was = log.identity(finished.settings, identity["data"], of_lungs)
         if log.digest(was) != finished.card.get("identity"):  # nor is it the settings alone
             was["data"] = "other"
@@ -247,16 +248,25 @@ def _outputs(
     device: torch.device,
 ) -> Iterator[Output]:
     model.eval()
+    frames = pixels.frames if isinstance(pixels, ReadablePixels) else None
     for start in range(0, len(rows), 32):
         images = torch.from_numpy(pixels[rows[start : start + 32]]).to(device).float().div_(255)
         output: Output = model(normalise(images, mean, sd, settings.backbone.channels))
-        yield output if settings.lungs is None else confined(output, images)
+        if frames is not None:
+            images[[frames[row].shows_all for row in rows[start : start + 32]]] = 1  # no lungs found: used whole
+            output = confined(output, images)
+        yield output
 
 
 def confined(output: Output, images: Tensor) -> Output:
-    """The output with maps of nothing where images (image, row, col) are black, beyond the lungs' field."""
+    """The output with maps of nothing where images (image, row, col) are black, beyond the lungs' field.
+
+    A cell beside the field keeps its value: cells need not look at their own tile, and maps are cut off to the pixel
+    when they are laid on the image.
+    """
     size = (output.maps.shape[2], output.maps.shape[3])
-    inside = F.adaptive_max_pool2d((images > 0).float()[:, None], size) > 0
+    seen = F.adaptive_max_pool2d((images > 0).float()[:, None], size)
+    inside = F.max_pool2d(seen, 3, stride=1, padding=1) > 0
     nothing = OUTSIDE if output.changes is None else 0.0
     return output._replace(maps=torch.where(inside, output.maps, nothing))
 

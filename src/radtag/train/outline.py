@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tomllib
 import uuid
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import nn
 
 from radtag import regions
 from radtag.data.table import LUNGS
-from radtag.errors import BadSetting
+from radtag.errors import BadRun, BadSetting
 from radtag.geometry import to_original
 from radtag.images import Image
 from radtag.models.folded import folded
@@ -92,25 +93,37 @@ def lungs_of(run: Run, device: torch.device) -> Outliner | None:
     Raises:
         BadRun: its folder lacks it.
     """
-    return None if run.settings.lungs is None else Outliner(run.path / LUNGS_FOLDER, LUNGS, device)
+    if run.settings.lungs is None:
+        return None
+    if not (run.path / LUNGS_FOLDER / "run.toml").is_file():
+        raise BadRun(
+            f"{run.path} is shown the lungs alone, and its folder lacks {LUNGS_FOLDER}/, the run that outlines them."
+            f" Copy that run there (it was {run.settings.lungs})."
+        )
+    return Outliner(run.path / LUNGS_FOLDER, LUNGS, device)
 
 
 def keep_lungs(out: Path, settings: Settings) -> None:
     """Copies the run that outlines lungs into the folder of one that needs it, whole or not at all."""
+    kept = out / LUNGS_FOLDER
     if settings.lungs is None or not (Path(settings.lungs) / "run.toml").is_file():  # gone: the copy is what there is
+        return
+    if (kept / "run.toml").is_file() and run_digest(kept) == run_digest(Path(settings.lungs)):  # or is this very folder
         return
     temporary = out / f"{LUNGS_FOLDER}.{uuid.uuid4().hex}.tmp"
     temporary.mkdir(parents=True)
     for name in (*_NEEDED, "card.json", "card.md"):
         shutil.copyfile(Path(settings.lungs) / name, temporary / name)
-    shutil.rmtree(out / LUNGS_FOLDER, ignore_errors=True)  # of a training that was stopped, maybe with other lungs
-    os.replace(temporary, out / LUNGS_FOLDER)
+    shutil.rmtree(kept, ignore_errors=True)  # of a training that was stopped early, with other lungs
+    os.replace(temporary, kept)
 
 
 def run_digest(run: Path) -> str:
     """SHA-256 of what a run's tags depend on."""
+    run = Path(run)
+    told = tomllib.loads((run / "run.toml").read_text(encoding="utf-8")).get("settings", {})
+    folders = [run, *([run / LUNGS_FOLDER] if "lungs" in told else [])]
     digest = hashlib.sha256()
-    folders = [Path(run), *([Path(run) / LUNGS_FOLDER] if (Path(run) / LUNGS_FOLDER).is_dir() else [])]
     for name in (folder / needed for folder in folders for needed in _NEEDED):
         with open(name, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

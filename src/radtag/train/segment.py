@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -100,7 +101,6 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     contents = log.contents(train_set, val_set)
     if accelerator.is_main_process:
         note_seen(out, settings, train_set, val_set)
-        keep_lungs(out, settings)
     pixels, labels, _, failures = load_pixels(train_set, settings, settings.size_px, lungs)
     val_pixels, val_labels, val_patients, val_failures = load_pixels(val_set, settings, settings.size_px, lungs)
     masks, val_masks = (
@@ -134,6 +134,8 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
     if course.go_on() and accelerator.is_main_process:
         console.print(f"going on after epoch {len(course.history)} of {settings.epochs}")
 
+    if accelerator.is_main_process:
+        keep_lungs(out, settings)
     begin = len(course.history)
     with progress_bars(console, shown=accelerator.is_main_process) as progress:
         epochs_bar = progress.add_task("student: epochs", total=settings.epochs, completed=begin)
@@ -149,7 +151,7 @@ def train(settings: StudentSettings, dataset: Dataset, out: Path | str, *, conso
                 part = share_of(len(chosen), rank, world)
                 mine, warp = chosen[part], augment.take(warp, part)
                 images = warp.images(torch.from_numpy(pixels[mine]).to(device).float().div_(255))
-                target = torch.from_numpy(masks[mine]).to(device).float()
+                target = torch.from_numpy(_in_view(masks[mine], pixels[mine], lungs)).to(device).float()
                 target = torch.stack([warp.masks(of) for of in target.unbind(1)], dim=1)
                 known = torch.from_numpy(masks.known[mine]).to(device)
                 torch.manual_seed(seed_for(settings.seed, epoch, step, rank + 1))  # dropout
@@ -353,6 +355,11 @@ def _rate(settings: StudentSettings, step: int, steps: int) -> float:
 
 
 @torch.inference_mode()
+def _in_view(masks: NDArray[np.bool_], pixels: NDArray[np.uint8], lungs: object) -> NDArray[np.bool_]:
+    """Masks (image, finding, row, col) without what is black to a network that is shown the lungs alone."""
+    return masks if lungs is None else masks & (pixels > 0)[:, None]
+
+
 def _judge(
     model: nn.Module,
     pixels: Pixels,
@@ -370,7 +377,7 @@ def _judge(
         part = slice(start, start + 32)
         images = torch.from_numpy(pixels[part]).to(device).float().div_(255)
         maps = model(normalise(images, mean, sd, settings.backbone.channels)).maps
-        target = torch.from_numpy(masks[part]).to(device).float()
+        target = torch.from_numpy(_in_view(masks[part], pixels[part], settings.lungs)).to(device).float()
         told = torch.from_numpy(masks.known[part]).to(device)
         sums = mask_losses(maps, target, told)
         entropy, dice = entropy + sums.cross_entropy.item(), dice + sums.dice.item()
@@ -409,6 +416,9 @@ def _with_masks(
 ) -> dict[str, Any]:
     """The card of a method that has seen masks: whose they were, and a limit in place of one that does not hold."""
     seen = "Learned from masks, which are " + "; ".join(f"{mark}, of {n} images" for mark, n in origins.items())
-    limits = [f"{seen}. It repeats their errors." if "no outline was seen" in one else one for one in card["limits"]]
+    limits = [
+        f"{seen}. It repeats their errors." if "no outline of a finding was seen" in one else one
+        for one in card["limits"]
+    ]
     counts = {name: int((masks.place[:, at] >= 0).sum()) for at, name in enumerate(findings)}
     return {**card, "masks": {"origin": list(origins), "train_masks": counts}, "limits": limits}

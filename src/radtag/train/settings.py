@@ -128,8 +128,8 @@ class AdversarialSettings(Settings):
         look_every: steps between looks at the validation images, each with a strip of pictures and a place to go on
             from.
         peak_share: share of a positive validation image's typical peak that the mask threshold is not below. Less than
-            of a probability: an amount falls off towards a lesion's edge, where a probability saturates. At .2 masks
-            overlapped best with lesions planted in validation images (docs/log.md).
+            of a probability: an amount falls off towards a lesion's edge, where a probability saturates. At .15 to
+            .2 masks overlapped best with lesions planted in validation images (docs/log.md).
     """
 
     method: str = "taggan"
