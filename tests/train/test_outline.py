@@ -234,9 +234,7 @@ def test_a_student_learns_from_masks_where_its_lungs_are_shown(outlining, chests
 def test_a_run_without_its_lungs_is_refused(outlining, chests, tmp_path):
     run = quietly(chests, tmp_path / "run", lungs=str(outlining))
     shutil.rmtree(run.path / "lungs")
-    with pytest.raises(
-        BadRun, match=r"is shown the lungs alone, and its folder lacks lungs/.* \(it was .*outlining\)"
-    ):
+    with pytest.raises(BadRun, match=r"is shown the lungs alone, and its folder lacks lungs/.* \(it was .*outlining\)"):
         Tagger(run, device="cpu")
 
 
