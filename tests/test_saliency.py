@@ -182,7 +182,7 @@ def test_pytorch_grad_cam_leaves_the_second_of_two_images_empty_given_one_target
     assert theirs[0].max() > 0.9
     assert theirs[1].max() == 0
     ours = explain(model, images[:1].repeat(2, 1, 1, 1), targets=[0], layer="feature").values
-    assert torch.equal(ours[0], ours[1])
+    torch.testing.assert_close(ours[0], ours[1])  # a processor may add the second up in another order
     assert ours[1].max() > 0
 
 

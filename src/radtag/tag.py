@@ -171,7 +171,14 @@ class Prediction:
             return np.stack([self.map(i, rows=rows, cols=cols, frame_of=frame_of) for i in wanted])
         laid = [one.laid(finding, rows=rows, cols=cols, frame_of=frame_of) for one in self.layers]
         mean = laid[0] if len(laid) == 1 else sum(laid[1:], laid[0]) / np.float32(len(laid))
-        return expit(mean) if self.joint else mean
+        if not self.joint:
+            return mean
+        map_: FloatMap = expit(mean)
+        fields = [one.inside for one in self.layers if one.inside is not None]
+        if len(fields) < len(self.layers):
+            return map_
+        size_rc = frame_of(self.frame).original_size_rc
+        return np.where(stretch_mask(np.logical_or.reduce(fields), size_rc)[rows, cols], map_, np.float32(0))
 
     def encoded(self, finding: int) -> bytes:
         """A finding's map in original pixels as a 16-bit PNG file, 65535 = 1.0; to within 8/65535."""

@@ -316,7 +316,7 @@ def test_an_unreadable_image_brings_no_other_into_memory(squares, tmp_path, monk
     pixels = np.lib.format.open_memmap(tmp_path / "p.npy", mode="w+", dtype=np.uint8, shape=(32, 512, 512))
     pixels[31] = 7
     readable = np.arange(32) != 1
-    monkeypatch.setattr(loop, "open_cache", lambda *_: PixelCache(pixels, readable, (("01.png", "broken"),)))
+    monkeypatch.setattr(loop, "open_cache", lambda *_, **__: PixelCache(pixels, readable, (("01.png", "broken"),)))
     tracemalloc.start()
     try:
         kept, labels, patients, failures = loop.load_pixels(train_set, settings(), 512)

@@ -86,7 +86,7 @@ def test_labels_teach_beside_masks(masked: Dataset, tmp_path: Path):
     """With labels, the scores tell ill from healthy earlier than with masks alone."""
     loss = {}
     for weight in (0.0, 3.0):
-        run = quietly(masked, tmp_path / str(weight), labels=weight)
+        run = quietly(masked, tmp_path / str(weight), labels=weight, epochs=8, ema=0.0)
         logits = run.build_model()(
             run.normalise(
                 torch.stack([torch.from_numpy(run.prepare(read(record.path))[0]) for record in masked.records])
