@@ -10,8 +10,8 @@
 #   COVID=path/to/covid_qu_ex TB=path/to/tb OUT=runs/out/taggan runs/taggan.sh planted phantoms covid joint
 #
 # With LUNGS=yes every network is shown the lungs alone, as a student of the source's lung masks outlines them (phantoms
-# are as they are: an enlarged heart lies outside). With SIGNS=yes guided and taggan are told which way a disease goes: air in the
-# chest takes density away, all else adds it. Give runs with and without them an OUT each.
+# are as they are: an enlarged heart lies outside). With SIGNS=yes guided and taggan are told which way the
+# lesions of planted and phantoms go: air in the chest takes density away, all else adds it. Give runs with and without them an OUT each.
 #
 # On a CPU as it is (128 px). On a GPU:  SIZE=256 STEPS=20000 BATCH=16 PRECISION=bf16 COVID=... runs/taggan.sh planted covid
 # docs/results.md has what it gives and what it costs.
@@ -31,7 +31,7 @@ by_kind=(--set options.sign.pneumothorax=removes)
 for adds in nodule consolidation effusion; do by_kind+=(--set "options.sign.$adds=adds"); done
 
 for set in "${@:-planted}"; do
-    only=() also=() spare=() lungs=() signs=(--set options.sign=adds) methods=$METHODS
+    only=() also=() spare=() lungs=() signs=() methods=$METHODS
     case $set in
     planted)
         : "${COVID:?the folder of COVID-QU-Ex}"
