@@ -400,10 +400,7 @@ def _training(plan: Plan, cell: Cell, settings: Settings) -> dict[str, Any]:
     """What a cell's run is to be trained by."""
     source = _trained_on(plan, cell)
     names = ("spec", "also", "splits", "split_seed", "findings", "normal")
-    told = settings.model_dump(mode="json")
-    if settings.lungs is None:  # as it is written down since before there was a choice
-        del told["lungs"]
-    return {"source": {name: source[name] for name in names}, "settings": told}
+    return {"source": {name: source[name] for name in names}, "settings": settings.told()}
 
 
 def _trained_on(plan: Plan, cell: Cell) -> dict[str, Any]:

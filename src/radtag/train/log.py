@@ -36,12 +36,9 @@ def identity(settings: Settings, data: str, lungs_digest: str | None) -> dict[st
 
     That run is the same wherever it lies, and settings are those of before there was such a run, where there is none.
     """
-    told = settings.model_dump(mode="json")
-    if lungs_digest is None:
-        told.pop("lungs", None)
-    else:
-        told["lungs"] = lungs_digest
-    return {"settings": told, "data": data}
+    told = settings.told()
+    told.pop("lungs", None)
+    return {"settings": told | ({} if lungs_digest is None else {"lungs": lungs_digest}), "data": data}
 
 
 def otherwise(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:

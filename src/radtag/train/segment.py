@@ -354,12 +354,12 @@ def _rate(settings: StudentSettings, step: int, steps: int) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
-@torch.inference_mode()
 def _in_view(masks: NDArray[np.bool_], pixels: NDArray[np.uint8], lungs: object) -> NDArray[np.bool_]:
     """Masks (image, finding, row, col) without what is black to a network that is shown the lungs alone."""
     return masks if lungs is None else masks & (pixels > 0)[:, None]
 
 
+@torch.inference_mode()
 def _judge(
     model: nn.Module,
     pixels: Pixels,

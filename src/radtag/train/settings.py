@@ -53,6 +53,13 @@ class Settings(BaseModel):
     peak_share: float = Field(default=PEAK_SHARE, ge=0, le=1)
     seed: int = Field(default=0, ge=0)
 
+    def told(self) -> dict[str, Any]:
+        """All of them as plain values; ``lungs`` is left out where it is None, as before there was such a setting."""
+        values = self.model_dump(mode="json")
+        if self.lungs is None:
+            del values["lungs"]
+        return values
+
     @field_validator("size_px")
     @classmethod
     def _multiple_of_32(cls, value: int) -> int:
