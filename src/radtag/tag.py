@@ -584,9 +584,8 @@ class Tagger:
                     with torch.inference_mode():
                         output = model(inputs)
                         if self._lungs[i] is not None:
-                            shown = (pixels.flip(-1) if mirror else pixels).clone()
-                            shown[[one.fields[i] is None for one in batch]] = 1  # black is no border there
-                            output = confined(output, shown)
+                            shown = pixels.flip(-1) if mirror else pixels
+                            output = confined(output, shown, [one.fields[i] is None for one in batch])
                     logits = output.logits.float().cpu().numpy()[:, self._at]
                     cells = output.maps.float().cpu().numpy()[:, self._at]
                     if output.changes is not None:

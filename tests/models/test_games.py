@@ -286,7 +286,7 @@ def test_the_witness_says_which_of_what_was_taken_is_the_findings(method):
     torch.manual_seed(0)
     alone = build(method, 2, BACKBONE, {"witness": False}, 64).eval()
     opened(alone.generator)
-    heard = build(method, 2, BACKBONE, {"witness_px": 9}, 64).eval()
+    heard = build(method, 2, BACKBONE, {"witness_px": 9, "witness_spread": 0}, 64).eval()
     heard.generator.load_state_dict(alone.generator.state_dict())
     heard.witness = Known()
     inputs = torch.randn(1, 1, 32, 64)
@@ -303,6 +303,36 @@ def test_the_witness_says_which_of_what_was_taken_is_the_findings(method):
     torch.testing.assert_close(share[1, :, :21], no.expand(32, 21))
     assert 0.5 < share[0, 0, 33] < yes  # beyond the evidence, within its reach
     assert other.logits[0, 0] != one.logits[0, 0]  # the image's score comes from the map
+
+
+def test_the_witness_vouches_for_the_whole_of_what_was_taken_and_for_nothing_beside_it():
+    changes = torch.zeros(1, 2, 32, 32)
+    changes[0, 0, 4:8, 4:28] = -0.3  # a bar of the first finding, seen at its left end
+    changes[0, 0, 4:28, 24:28] = -0.3  # that turns down at its right
+    changes[0, 0, 20:24, 4:16] = 0.3  # and one that touches nothing the critic sees
+    changes[0, 1] = 0.5 * changes[0, 0].abs()  # of the second finding there is half as much, everywhere
+    chance = torch.full((1, 2, 8, 8), 0.01)
+    chance[0, :, 1, 1] = 0.9
+    spread = taggan._spread(chance, changes, 0.5)[0]
+    bar, alone = (slice(1, 2), slice(1, 7)), (slice(5, 6), slice(1, 4))
+    torch.testing.assert_close(spread[0][bar], torch.full((1, 6), 0.9))  # two thirds of what is taken is the first's
+    assert spread[0][1:7, 6].eq(spread[0, 1, 1]).all()  # to the other end
+    assert spread[0][alone].eq(0.01).all()
+    assert spread[0, 3, 3] == spread[0, 7, 7] == spread[0, 3, 0] == 0.01
+    passed = spread[1][bar][0] / 0.9  # to each from the one before, two thirds: the second's share is a third
+    torch.testing.assert_close(passed[1:] / passed[:-1], torch.full((5,), 2 * 0.15 / (0.45 + taggan.NOTHING_TAKEN)))
+
+
+@pytest.mark.parametrize("spread", [0, 0.1])
+def test_maps_reach_where_the_witness_spreads(spread):
+    torch.manual_seed(0)
+    model = build("taggan", 2, BACKBONE, {"witness_px": 1, "witness_spread": spread, "window_px": 1}, 64).eval()
+    opened(model.generator)
+    model.witness = Known()
+    with torch.inference_mode():
+        output = model(torch.randn(1, 1, 32, 64))
+    vouched = output.maps[0, 0, :, -1] / output.changes[0, 0, :, -1].abs()
+    assert (vouched.min() > 0.9) if spread else (vouched.max() < 0.1)
 
 
 def test_what_is_nearby_is_what_squares_give():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from radtag.data.table import Dataset, Record
+from radtag.train import loop
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +40,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADTAG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """Within it a training is interrupted once it has written where to go on from."""
+
+    @contextmanager
+    def within():
+        write = loop.write_resume
+
+        def interrupt(file, state):
+            write(file, state)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "write_resume", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return within

@@ -479,23 +479,10 @@ def test_a_folder_of_another_run_is_refused(runs, squares, tmp_path):
         quietly(fewer, path, lr=0.02, epochs=5, schedule="cosine")
 
 
-def unfinished(squares: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch, **changes) -> None:
-    """A training interrupted after its first epoch."""
-    write = loop.write_resume
-
-    def interrupt(file, state):
-        write(file, state)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_resume", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            quietly(squares, out, **changes)
-
-
-def test_an_unfinished_run_goes_on_with_its_own_settings_alone(squares, tmp_path, monkeypatch):
+def test_an_unfinished_run_goes_on_with_its_own_settings_alone(squares, tmp_path, interrupted):
     out = tmp_path / "run"
-    unfinished(squares, out, monkeypatch, epochs=2)
+    with interrupted():
+        quietly(squares, out, epochs=2)
     with pytest.raises(BadRun, match=r"training has not ended\. Run the same train command again to go on\.$"):
         Run.load(out)
     with pytest.raises(BadRun) as caught:
@@ -509,7 +496,7 @@ def test_an_unfinished_run_goes_on_with_its_own_settings_alone(squares, tmp_path
 
 
 def test_an_image_replaced_by_another_of_its_name_is_noticed_and_a_lung_mask_is_not_read(
-    squares, tmp_path, monkeypatch
+    squares, tmp_path, interrupted
 ):
     first, *rest = squares.records
     path, lungs = tmp_path / "first.png", tmp_path / "lungs.png"
@@ -517,7 +504,8 @@ def test_an_image_replaced_by_another_of_its_name_is_noticed_and_a_lung_mask_is_
     shutil.copyfile(first.path, lungs)
     own = replace(squares, records=(replace(first, path=path, lungs=lungs), *rest))
     out = tmp_path / "run"
-    unfinished(own, out, monkeypatch, epochs=2)
+    with interrupted():
+        quietly(own, out, epochs=2)
     copied = tmp_path / "copied.png"  # the same picture elsewhere is the same
     shutil.copyfile(path, copied)
     before = path.read_bytes()
@@ -533,9 +521,10 @@ def test_an_image_replaced_by_another_of_its_name_is_noticed_and_a_lung_mask_is_
         quietly(own, out, epochs=2)
 
 
-def test_a_damaged_resume_file_is_refused(squares, tmp_path, monkeypatch):
+def test_a_damaged_resume_file_is_refused(squares, tmp_path, interrupted):
     out = tmp_path / "run"
-    unfinished(squares, out, monkeypatch, epochs=2)
+    with interrupted():
+        quietly(squares, out, epochs=2)
     content = (out / "resume.pt").read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"nonsense", b"junk", b"a list of nothing"):
         (out / "resume.pt").write_bytes(damaged)

@@ -261,17 +261,10 @@ def test_a_finished_run_is_the_same_wherever_its_lungs_lie_and_another_with_othe
         quietly(chests, plain.path, lungs=str(other))
 
 
-def test_an_unfinished_run_goes_on_with_its_own_lungs_alone(outlining, chests, tmp_path, monkeypatch):
-    out, write = tmp_path / "run", loop.write_resume
-
-    def interrupt(file, state):
-        write(file, state)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_resume", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            quietly(chests, out, lungs=str(outlining), epochs=2)
+def test_an_unfinished_run_goes_on_with_its_own_lungs_alone(outlining, chests, tmp_path, interrupted):
+    out = tmp_path / "run"
+    with interrupted():
+        quietly(chests, out, lungs=str(outlining), epochs=2)
     other = other_than(outlining, tmp_path / "other")
     with pytest.raises(BadRun, match=rf"begun with other settings \(lungs was {run_digest(outlining)}, now \w{{64}}\)"):
         quietly(chests, out, lungs=str(other), epochs=2)

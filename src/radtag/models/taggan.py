@@ -59,6 +59,9 @@ Sign = Literal["either", "adds", "removes"]
 _LIMITS: dict[Sign, tuple[float, float]] = {"either": (-1.0, 1.0), "adds": (0.0, 1.0), "removes": (-1.0, 0.0)}
 """Of what is taken away, as a share of the largest amount: from a finding that adds density, density is taken."""
 
+NOTHING_TAKEN = 0.01
+"""Of the image's range: a change that is small beside this is no bridge for the witness's chance."""
+
 LOGIT_SCALE = 2.0
 """The game is played on logits of about 1; a classifier's are about so many times as large."""
 
@@ -108,8 +111,12 @@ class TagGanOptions(BaseModel):
         others: weight, among what does not have a disease, of abnormal images that are known not to have it.
         witness: whether maps are weighted by the critic's chance for the finding ("evidence" alone), which has to see
             the image once more.
-        witness_px: side of the windows, in pixels of the network's input, over which that chance is taken at its
-            largest and then averaged, since what tells a disease may be its edge; odd, 1 leaves it as it is.
+        witness_spread: the share that a finding has to have in what is taken from a place, over all findings, for the
+            chance to spread there undiminished from the places beside it; with half of this share half of it gets
+            through, and 0 spreads nothing. What tells a disease may be one end of it, and what was taken with that end
+            is the rest.
+        witness_px: side of the windows, in pixels of the network's input, over which that chance is then taken at its
+            largest and averaged, since what tells a disease may be its edge; odd, 1 leaves it as it is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -143,7 +150,8 @@ class TagGanOptions(BaseModel):
     as_they_are: float = Field(default=1.0, ge=0)
     others: float = Field(default=1.0, ge=0)
     witness: bool = True
-    witness_px: int = Field(default=17, ge=1)
+    witness_spread: float = Field(default=0.5, ge=0, le=1)
+    witness_px: int = Field(default=9, ge=1)
     window_px: int = Field(default=5, ge=1)
 
     @field_validator("window_px", "witness_px")
@@ -633,13 +641,16 @@ class TagGanLocaliser(nn.Module):
     def forward(self, inputs: Float[Tensor, "image channel row col"]) -> Output:
         """Normalised images -> logits (image, finding), maps and changes (image, finding, row, col).
 
-        Maps are |changes|, averaged over windows, times the witness's chance (0-1) for the finding near there.
+        Maps are |changes|, averaged over windows, times the witness's chance (0-1) for the finding near there, or where
+        the stretch of change that there is part of begins.
         """
         pairs = Pairs.all(len(inputs), self.findings, inputs.device)
         changes = self.generator(inputs, pairs).changes.unflatten(0, (len(inputs), self.findings))
         options, chance = self.generator.options, None
         if self.witness is not None:
             chance = (LOGIT_SCALE * self.witness(inputs)[:, 1:].float()).sigmoid()
+            if options.witness_spread:
+                chance = _spread(chance, changes, options.witness_spread)
             chance = F.interpolate(chance, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
             chance = _nearby(chance, options.witness_px)
         return of_changes(changes, options.window_px, chance)
@@ -719,6 +730,24 @@ def _summed(
     pairs = Pairs.of(labels)
     maps: Maps = generator(inputs, pairs)
     return pairs.per_image(maps.changes, len(inputs)), pairs.per_image(maps.gates, len(inputs))
+
+
+def _spread(
+    chance: Float[Tensor, "image finding cell_row cell_col"],
+    changes: Float[Tensor, "image finding row col"],
+    share: float,
+) -> Float[Tensor, "image finding cell_row cell_col"]:
+    """The chance that reaches a cell along what was taken, if that is larger than its own.
+
+    From a cell to each of its eight neighbours gets as much of the chance as the finding's share of what is taken from
+    the neighbour is of ``share``, at most all of it.
+    """
+    rows, cols = chance.shape[2:]
+    taken = F.adaptive_avg_pool2d(changes.abs(), (rows, cols))
+    passes = (taken / (taken.sum(dim=1, keepdim=True) + NOTHING_TAKEN) / share).clamp(max=1)
+    for _ in range(rows + cols):  # from one corner to the other, along the sides
+        chance = torch.maximum(chance, passes * F.max_pool2d(chance, 3, stride=1, padding=1))
+    return chance
 
 
 def _nearby(chance: Float[Tensor, "image finding row col"], side: int) -> Float[Tensor, "image finding row col"]:

@@ -253,19 +253,24 @@ def _outputs(
         images = torch.from_numpy(pixels[rows[start : start + 32]]).to(device).float().div_(255)
         output: Output = model(normalise(images, mean, sd, settings.backbone.channels))
         if frames is not None:
-            images[[frames[row].shows_all for row in rows[start : start + 32]]] = 1  # no lungs found: used whole
-            output = confined(output, images)
+            output = confined(output, images, [frames[row].shows_all for row in rows[start : start + 32]])
         yield output
 
 
-def confined(output: Output, images: Tensor) -> Output:
-    """The output with maps of nothing where images (image, row, col) are black, beyond the lungs' field.
+def confined(output: Output, images: Tensor, whole: Sequence[bool]) -> Output:
+    """The output with maps of nothing where images are black, beyond the lungs' field.
 
     A cell beside the field keeps its value: cells need not look at their own tile, and maps are cut off to the pixel
     when they are laid on the image.
+
+    Args:
+        output: of a network.
+        images: (image, row, col) what it was shown.
+        whole: of each image, whether it was shown as it is, since no lungs were found; black is no border there.
     """
     size = (output.maps.shape[2], output.maps.shape[3])
-    seen = F.adaptive_max_pool2d((images > 0).float()[:, None], size)
+    shown = (images > 0) | torch.tensor(whole, device=images.device)[:, None, None]
+    seen = F.adaptive_max_pool2d(shown.float()[:, None], size)
     inside = F.max_pool2d(seen, 3, stride=1, padding=1) > 0
     nothing = OUTSIDE if output.changes is None else 0.0
     return output._replace(maps=torch.where(inside, output.maps, nothing))
