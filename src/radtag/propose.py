@@ -35,7 +35,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
 import numpy as np
 import PIL.Image
 from scipy import ndimage
@@ -44,7 +43,7 @@ import radtag
 from radtag import draw
 from radtag.anatomy import Area
 from radtag.data import coco
-from radtag.data.files import plain_names
+from radtag.data.files import held, plain_names
 from radtag.data.healthy import is_normal
 from radtag.data.phantom import write_tables
 from radtag.data.table import PROPOSED, Dataset, Record
@@ -199,12 +198,7 @@ def propose(
         )
     if out.exists() and not (out / "about.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadSetting(f"{out} exists and is no folder of proposals. Name a new folder, or empty that one.")
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = filelock.FileLock(out / ".lock").acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise BadSetting(f"{out}: another call is writing into it. Wait for it, or choose another.") from error
-    with lock:
+    with held(out / ".lock", BadSetting(f"{out}: another call is writing into it. Wait for it, or choose another.")):
         identity = {
             "format": FORMAT,
             "made_by": "radtag tag --as-dataset",

@@ -33,7 +33,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import filelock
 import numpy as np
 import PIL.Image
 import torch
@@ -45,6 +44,7 @@ from radtag import draw, regions
 from radtag.ahead import Step, map_ahead, read_ahead
 from radtag.anatomy import AREAS, Area, estimate
 from radtag.calibration import Calibration
+from radtag.data.files import held
 from radtag.data.prepare import lung_field
 from radtag.errors import BadSetting, RadtagError, UnreadableImage
 from radtag.geometry import XYXY, Frame, Grid, laid_on_original, stretch_mask, to_original
@@ -840,12 +840,8 @@ def tag_files(
         raise BadSetting("a classifier has no normal counterparts. Leave them out, or use a run of taggan or its kin.")
     todo, missing = _found(files, out)
     readers, writers = (threads, threads) if threads else _threads(tagger)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = filelock.FileLock(out / ".lock").acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise BadSetting(f"{out}: another call is tagging into this folder. Wait for it, or choose another.") from error
-    with lock:
+    busy = BadSetting(f"{out}: another call is tagging into this folder. Wait for it, or choose another.")
+    with held(out / ".lock", busy):
         identity = {
             "format": 1,
             "runs": [{"path": str(one.path), "sha256": run_digest(one.path)} for one in tagger.runs],

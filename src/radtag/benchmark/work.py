@@ -24,16 +24,16 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
 from rich.console import Console
 
 from radtag.benchmark.plan import TAGGING, Cell, Plan, Plant, Train, instead
+from radtag.data.files import held
 from radtag.data.plant import plant
 from radtag.data.sources import load, open_source, open_together, select, without_missing
 from radtag.data.splits import from_file_for
@@ -184,7 +184,7 @@ def benchmark(
     worker.work()
     from radtag.benchmark.ranking import write
 
-    with _held(plan.out / ".page.lock", wait=True):
+    with held(plan.out / ".page.lock", _Busy(), wait=True):
         made, value = write(plan)
     return Outcome(plan, states(plan, cells), made, value)
 
@@ -223,7 +223,7 @@ class _Worker:
 
     def attempt(self, cell: Cell) -> None:
         folder = self.plan.folder(cell)
-        with _held(folder / ".lock"):
+        with held(folder / ".lock", _Busy()):
             if self.over(cell):
                 return
             try:
@@ -263,7 +263,7 @@ class _Worker:
         if (folder / "run" / "run.toml").is_file():
             _claim(folder / "run.json", request)
             return folder / "run"
-        with _held(folder / ".run.lock"):
+        with held(folder / ".run.lock", _Busy()):
             learned = [owner.source.model_dump(), owner.method.trained_on, owner.method.settings, plan.content.settings]
             self.prepare(learned, owner)
             _claim(folder / "run.json", request)
@@ -311,7 +311,7 @@ class _Worker:
             if made.is_file():
                 _claim(beside, request)
                 continue
-            with _held(folder.with_name(f".{folder.name}.lock")):
+            with held(folder.with_name(f".{folder.name}.lock"), _Busy()):
                 if made.is_file():
                     continue
                 _claim(beside, request)
@@ -524,30 +524,11 @@ def _text(file: Path) -> str:
         return ""
 
 
-@contextmanager
-def _held(file: Path, *, wait: bool = False) -> Iterator[None]:
-    """A lock, held.
-
-    Raises:
-        _Busy: another process holds it.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(file)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except filelock.Timeout as error:
-        raise _Busy from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _is_held(file: Path) -> bool:
     if not file.is_file():
         return False
     try:
-        with _held(file):
+        with held(file, _Busy()):
             return False
     except _Busy:
         return True

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from radtag.errors import BadData
 from radtag.images import KNOWN_SUFFIXES
 
@@ -120,6 +122,27 @@ def identical_files(paths: Sequence[Path]) -> dict[Path, str]:
             for path in candidates:
                 by_content.setdefault(f"{size}:{_probe(path, size)}", []).append(path)
     return {path: key for key, alike in by_content.items() if len(alike) > 1 for path in alike}
+
+
+@contextmanager
+def held(file: Path, busy: Exception, *, wait: bool = False) -> Iterator[None]:
+    """Holds a lock file, made with the folder it lies in, for what no two processes may do at once.
+
+    Args:
+        file: of the lock.
+        busy: what is raised where another process holds it.
+        wait: until it does not.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except filelock.Timeout as error:
+        raise busy from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -37,6 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from radtag.calibration import Calibration
+from radtag.data.files import held
 from radtag.data.prepare import Mask, prepare
 from radtag.errors import BadRun
 from radtag.geometry import Frame, Grid
@@ -56,12 +56,7 @@ def alone(out: Path) -> Iterator[None]:
         BadRun: another process is at it.
     """
     file = out.with_name(f".{out.name}.lock")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        held = FileLock(file).acquire(timeout=0)
-    except Timeout as error:
-        raise BadRun(f"another process is training into {out}. Wait for it, or give another --out.") from error
-    with held:
+    with held(file, BadRun(f"another process is training into {out}. Wait for it, or give another --out.")):
         try:
             yield
         finally:
