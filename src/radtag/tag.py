@@ -841,7 +841,7 @@ def tag_files(
     todo, missing = _found(files, out)
     readers, writers = (threads, threads) if threads else _threads(tagger)
     busy = BadSetting(f"{out}: another call is tagging into this folder. Wait for it, or choose another.")
-    with held(out / ".lock", busy):
+    with held(out / ".lock", busy):  # and out is there
         identity = {
             "format": 1,
             "runs": [{"path": str(one.path), "sha256": run_digest(one.path)} for one in tagger.runs],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
+from types import ModuleType
 
 import numpy as np
 import PIL.Image
@@ -43,19 +44,21 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
-    """Within it a training is interrupted once it has written where to go on from."""
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager[None]]:
+    """Within ``stopped(times, module)`` a training is interrupted once it has so often written where to go on from."""
 
     @contextmanager
-    def within():
-        write = loop.write_resume
+    def within(times: int = 1, module: ModuleType = loop):
+        write, written = module.write_resume, []
 
         def interrupt(file, state):
             write(file, state)
-            raise KeyboardInterrupt
+            written.append(file)
+            if len(written) == times:
+                raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "write_resume", interrupt)
+            patch.setattr(module, "write_resume", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 yield
 

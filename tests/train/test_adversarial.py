@@ -331,26 +331,11 @@ def test_several_data_sets_make_one_model(squares, tmp_path):
 # Going on, and refusing to --------------------------------------------------------------------------------------------
 
 
-def unfinished(squares: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch, looks: int, **changes: Any) -> None:
-    """A training interrupted after so many looks."""
-    write, left = adversarial.write_resume, [looks]
-
-    def interrupt(file, state):
-        write(file, state)
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(adversarial, "write_resume", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            quietly(squares, out, **changes)
-
-
 @pytest.mark.parametrize("looks", [1, 3])
-def test_an_unfinished_run_goes_on_with_its_own_settings_and_data_alone(squares, runs, tmp_path, monkeypatch, looks):
+def test_an_unfinished_run_goes_on_with_its_own_settings_and_data_alone(squares, runs, tmp_path, stopped, looks):
     out = tmp_path / "run"
-    unfinished(squares, out, monkeypatch, looks)
+    with stopped(looks, adversarial):
+        quietly(squares, out)
     with pytest.raises(BadRun, match=r"training has not ended\. Run the same train command again to go on\.$"):
         Run.load(out)
     with pytest.raises(BadRun, match=r"was begun with other settings \(steps was 4, now 5\)\. Give another --out, or"):
@@ -377,7 +362,9 @@ def test_a_finished_run_is_returned_untouched_and_no_other(runs, squares):
         quietly(squares, run.path, "taggan")
 
 
-def test_validation_images_are_looked_at_once_a_look_and_losses_are_read_rarely(squares, tmp_path, monkeypatch):
+def test_validation_images_are_looked_at_once_a_look_and_losses_are_read_rarely(
+    squares, tmp_path, monkeypatch, stopped
+):
     looks, told = [], []
     predict, describe = adversarial.predict_maps, adversarial.State.described
     monkeypatch.setattr(adversarial, "predict_maps", lambda *given: looks.append(1) or predict(*given))
@@ -386,7 +373,8 @@ def test_validation_images_are_looked_at_once_a_look_and_losses_are_read_rarely(
     quietly(squares, tmp_path / "whole")
     assert len(looks) == 2  # after steps 2 and 4, and not again at the end
     assert told == [3]
-    unfinished(squares, tmp_path / "stopped", monkeypatch, 3)
+    with stopped(3, adversarial):
+        quietly(squares, tmp_path / "stopped")
     looks.clear()
     quietly(squares, tmp_path / "stopped")
     assert len(looks) == 1  # of the last look there is nothing left
@@ -407,7 +395,7 @@ def test_of_maps_that_do_not_fit_into_memory_some_are_kept(runs, squares, tmp_pa
 
 
 @pytest.mark.parametrize(("method", "kind", "warm_up"), [("taggan", TagGan, 0), ("guided", Guided, 2)])
-def test_a_game_begins_once(squares, tmp_path, monkeypatch, method, kind, warm_up):
+def test_a_game_begins_once(squares, tmp_path, monkeypatch, stopped, method, kind, warm_up):
     """With a warm-up or without; the guide is the critic as it is then."""
     begun = []
     begin = kind.begin
@@ -417,7 +405,8 @@ def test_a_game_begins_once(squares, tmp_path, monkeypatch, method, kind, warm_u
         begun.append({name: value.clone() for name, value in self.critic.state_dict().items()})
 
     monkeypatch.setattr(kind, "begin", counted)
-    unfinished(squares, tmp_path / "run", monkeypatch, 2, method=method, options={"warm_up": warm_up})
+    with stopped(2, adversarial):
+        quietly(squares, tmp_path / "run", method, options={"warm_up": warm_up})
     run = quietly(squares, tmp_path / "run", method, options={"warm_up": warm_up})
     assert len(begun) == 1
     weights = load_file(run.path / "weights.safetensors")
@@ -667,12 +656,13 @@ def test_the_rate_falls_in_a_line_from_its_share():
     assert [decay(done, 0.0) for done in (0.0, 0.25)] == [1, 0.75]
 
 
-def test_images_replaced_by_others_of_their_names_are_noticed(squares, tmp_path, monkeypatch):
+def test_images_replaced_by_others_of_their_names_are_noticed(squares, tmp_path, stopped):
     first, *rest = squares.records
     path = tmp_path / "first.png"
     shutil.copyfile(first.path, path)
     own = replace(squares, records=(replace(first, path=path), *rest))
-    unfinished(own, tmp_path / "run", monkeypatch, 1)
+    with stopped(1, adversarial):
+        quietly(own, tmp_path / "run")
     path.write_bytes(rest[0].path.read_bytes())
     with pytest.raises(BadRun, match=r"begun with other images: files of the same names have changed since\. Give"):
         quietly(own, tmp_path / "run")

@@ -479,9 +479,9 @@ def test_a_folder_of_another_run_is_refused(runs, squares, tmp_path):
         quietly(fewer, path, lr=0.02, epochs=5, schedule="cosine")
 
 
-def test_an_unfinished_run_goes_on_with_its_own_settings_alone(squares, tmp_path, interrupted):
+def test_an_unfinished_run_goes_on_with_its_own_settings_alone(squares, tmp_path, stopped):
     out = tmp_path / "run"
-    with interrupted():
+    with stopped():
         quietly(squares, out, epochs=2)
     with pytest.raises(BadRun, match=r"training has not ended\. Run the same train command again to go on\.$"):
         Run.load(out)
@@ -495,16 +495,14 @@ def test_an_unfinished_run_goes_on_with_its_own_settings_alone(squares, tmp_path
     assert (resumed.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
 
 
-def test_an_image_replaced_by_another_of_its_name_is_noticed_and_a_lung_mask_is_not_read(
-    squares, tmp_path, interrupted
-):
+def test_an_image_replaced_by_another_of_its_name_is_noticed_and_a_lung_mask_is_not_read(squares, tmp_path, stopped):
     first, *rest = squares.records
     path, lungs = tmp_path / "first.png", tmp_path / "lungs.png"
     shutil.copyfile(first.path, path)
     shutil.copyfile(first.path, lungs)
     own = replace(squares, records=(replace(first, path=path, lungs=lungs), *rest))
     out = tmp_path / "run"
-    with interrupted():
+    with stopped():
         quietly(own, out, epochs=2)
     copied = tmp_path / "copied.png"  # the same picture elsewhere is the same
     shutil.copyfile(path, copied)
@@ -521,9 +519,9 @@ def test_an_image_replaced_by_another_of_its_name_is_noticed_and_a_lung_mask_is_
         quietly(own, out, epochs=2)
 
 
-def test_a_damaged_resume_file_is_refused(squares, tmp_path, interrupted):
+def test_a_damaged_resume_file_is_refused(squares, tmp_path, stopped):
     out = tmp_path / "run"
-    with interrupted():
+    with stopped():
         quietly(squares, out, epochs=2)
     content = (out / "resume.pt").read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"nonsense", b"junk", b"a list of nothing"):

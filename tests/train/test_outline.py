@@ -261,9 +261,9 @@ def test_a_finished_run_is_the_same_wherever_its_lungs_lie_and_another_with_othe
         quietly(chests, plain.path, lungs=str(other))
 
 
-def test_an_unfinished_run_goes_on_with_its_own_lungs_alone(outlining, chests, tmp_path, interrupted):
+def test_an_unfinished_run_goes_on_with_its_own_lungs_alone(outlining, chests, tmp_path, stopped):
     out = tmp_path / "run"
-    with interrupted():
+    with stopped():
         quietly(chests, out, lungs=str(outlining), epochs=2)
     other = other_than(outlining, tmp_path / "other")
     with pytest.raises(BadRun, match=rf"begun with other settings \(lungs was {run_digest(outlining)}, now \w{{64}}\)"):

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,18 @@ def test_a_run_keeps_the_defaults_of_when_it_was_trained(run):
     assert told.count('pool = "max"') == 1
     file.write_text(told.replace('pool = "max"', 'pool = "avg"'), encoding="utf-8")
     assert Run.load(run.path).build_model().options.pool == "avg"
+
+
+@pytest.mark.parametrize("method", ["taggan", "guided"])
+def test_a_run_of_before_an_option_does_what_it_did(run, tmp_path, method):
+    settings = settings_from(method=method, backbone={"name": "test_resnet", "weights": "none"}, size_px=64)
+    made = replace(run, path=tmp_path / "game", settings=settings)
+    made.save(build(method, 2, settings.backbone, settings.options).state_dict())
+    file = made.path / "run.toml"
+    told = file.read_text(encoding="utf-8")
+    assert Run.load(made.path).build_model().generator.options.witness_spread == 0.5
+    file.write_text(told.replace("witness_spread = 0.5\n", ""), encoding="utf-8")
+    assert Run.load(made.path).build_model().generator.options.witness_spread == 0
 
 
 def test_the_network_comes_back_ready_to_use(run):

@@ -1,4 +1,6 @@
-"""What is on the disk: which files are there, which are images, which are one and the same; folders written whole."""
+"""What is on the disk: which files are there, which are images, which are one and the same; folders written whole, and
+held by one process at a time.
+"""
 
 from __future__ import annotations
 
@@ -126,12 +128,17 @@ def identical_files(paths: Sequence[Path]) -> dict[Path, str]:
 
 @contextmanager
 def held(file: Path, busy: Exception, *, wait: bool = False) -> Iterator[None]:
-    """Holds a lock file, made with the folder it lies in, for what no two processes may do at once.
+    """Holds a lock file for what no two processes may do at once.
+
+    The file and the folder it lies in are made. The file stays behind, and is free again.
 
     Args:
         file: of the lock.
-        busy: what is raised where another process holds it.
-        wait: until it does not.
+        busy: the error for where another process holds it.
+        wait: until it does not, in place of the error.
+
+    Raises:
+        Exception: ``busy``.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(file)

@@ -20,7 +20,8 @@ in what made it work (docs/log.md has each step):
   ill"; so do abnormal ones that have other diseases alone, or the critic would forget which disease is which.
 - What is taken away is the same whatever disease is asked for, or nearly: nothing in the game but the sum over an
   image's diseases is judged. So the critic, which the game trains anyway, is the *witness* when images are tagged: a
-  map is what was taken, where the critic sees this disease. The counterpart is made with all that was taken.
+  map is what was taken where the critic sees this disease, and what hangs together with that. The counterpart is made
+  with all that was taken.
 
 An image with several diseases has a map for each, and all of them are taken away.
 """
@@ -60,7 +61,7 @@ _LIMITS: dict[Sign, tuple[float, float]] = {"either": (-1.0, 1.0), "adds": (0.0,
 """Of what is taken away, as a share of the largest amount: from a finding that adds density, density is taken."""
 
 NOTHING_TAKEN = 0.01
-"""Of the image's range: a change that is small beside this is no bridge for the witness's chance."""
+"""Of the image's range: a mean change of a cell that is small beside this is no bridge for the witness's chance."""
 
 LOGIT_SCALE = 2.0
 """The game is played on logits of about 1; a classifier's are about so many times as large."""
@@ -111,10 +112,11 @@ class TagGanOptions(BaseModel):
         others: weight, among what does not have a disease, of abnormal images that are known not to have it.
         witness: whether maps are weighted by the critic's chance for the finding ("evidence" alone), which has to see
             the image once more.
-        witness_spread: the share that a finding has to have in what is taken from a place, over all findings, for the
-            chance to spread there undiminished from the places beside it; with half of this share half of it gets
-            through, and 0 spreads nothing. What tells a disease may be one end of it, and what was taken with that end
-            is the rest.
+        witness_spread: the share that a finding has to have in what is taken from one of the critic's cells (4 pixels),
+            over all findings and 0.01 of the range, for the chance to spread there whole from the cells beside it; with
+            half of this share half of it gets through from each cell to the next. 0 spreads nothing. What tells a
+            disease may be one end of it, and what was taken with that end is the rest. Where only one finding is
+            known, the share is large wherever something is taken.
         witness_px: side of the windows, in pixels of the network's input, over which that chance is then taken at its
             largest and averaged, since what tells a disease may be its edge; odd, 1 leaves it as it is.
     """
@@ -641,8 +643,8 @@ class TagGanLocaliser(nn.Module):
     def forward(self, inputs: Float[Tensor, "image channel row col"]) -> Output:
         """Normalised images -> logits (image, finding), maps and changes (image, finding, row, col).
 
-        Maps are |changes|, averaged over windows, times the witness's chance (0-1) for the finding near there, or where
-        the stretch of change that there is part of begins.
+        Maps are |changes|, averaged over windows, times the largest chance (0-1) that the witness gives the finding
+        near there, or that reaches there along what was taken.
         """
         pairs = Pairs.all(len(inputs), self.findings, inputs.device)
         changes = self.generator(inputs, pairs).changes.unflatten(0, (len(inputs), self.findings))
@@ -739,8 +741,8 @@ def _spread(
 ) -> Float[Tensor, "image finding cell_row cell_col"]:
     """The chance that reaches a cell along what was taken, if that is larger than its own.
 
-    From a cell to each of its eight neighbours gets as much of the chance as the finding's share of what is taken from
-    the neighbour is of ``share``, at most all of it.
+    From a cell to each of its eight neighbours gets taken / (sum of taken over findings + NOTHING_TAKEN) / share of the
+    chance, at most all of it, where taken is the mean |change| of the neighbour.
     """
     rows, cols = chance.shape[2:]
     taken = F.adaptive_avg_pool2d(changes.abs(), (rows, cols))

@@ -47,6 +47,11 @@ from radtag.train.settings import Settings, settings_class
 
 FORMAT = 1
 
+_BEFORE: dict[str, dict[str, object]] = {
+    game: {"witness": False, "witness_spread": 0.0} for game in ("taggan", "guided")
+}
+"""Method -> what it did before an option for it existed; a run stays what it is."""
+
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
@@ -133,16 +138,18 @@ class Run:
                 raise BadRun(
                     f"{file}: format {values['format']}, this version reads {FORMAT}. Use the radtag that made it."
                 )
+            method, options = values["settings"]["method"], values.get("options")
             return cls(
                 path=path,
-                settings=settings_class(values["settings"]["method"]).model_validate(values["settings"]),
+                settings=settings_class(method).model_validate(values["settings"]),
                 findings=tuple(values["findings"]),
                 mean=values["mean"],
                 sd=values["sd"],
                 grids=_grids(values["grid"], len(values["findings"])),
                 calibration=Calibration.from_dict(values["calibration"]),
                 card=json.loads((path / "card.json").read_text(encoding="utf-8")),
-                options=values.get("options"),  # older runs name those alone that differed from the defaults
+                # Older runs name no option, and have today's defaults.
+                options={**_BEFORE.get(method, {}), **options} if options else None,
             )
         except (OSError, KeyError, TypeError, ValueError, ValidationError) as error:
             raise BadRun(
