@@ -1,6 +1,8 @@
 """Draws docs/images from a finished demonstration: `radtag demo --out demo`, then `python docs/draw_images.py demo`.
 
 With a second folder, that of runs/phantoms.sh, its sheet as well: `python docs/draw_images.py demo runs/out/phantoms`.
+With a third, a game's run of `SIGNS=yes runs/taggan.sh phantoms`, what it takes away:
+`python docs/draw_images.py demo runs/out/phantoms runs/out/taggan/phantoms/guided`.
 
 The images are drawn radiographs. They are the first held-out ones of each finding, whatever the maps show on them.
 """
@@ -24,6 +26,8 @@ SHOWN = ("nodule", "consolidation", "pneumothorax", "cardiomegaly")
 METHODS = ("cam", "pylon")
 SCALE = 2
 HEALTHY = 4
+BRIGHTEST = 0.2
+"""What is taken away, of the image's range, that is shown as bright as can be."""
 
 
 def main(demo: Path) -> None:
@@ -48,6 +52,24 @@ def draw_trained(runs: Path) -> None:
     }
     chosen = [(first(dataset, finding), finding) for finding in dataset.findings]
     write(Path(__file__).parent / "images" / "phantoms.png", chosen, taggers, scale=1)
+
+
+def draw_counterparts(run: Path) -> None:
+    """A sheet of what a game takes from phantoms of 128 px: truth, map with its mask, normal counterpart."""
+    dataset = open_source("phantom:2000?side=128", only=["test"])
+    tagger = radtag.load(run, device="cpu")
+    cells = []
+    for finding in dataset.findings:
+        record = first(dataset, finding)
+        pixels, truth = radtag.read(record.path).pixels, large(read_mask(record.masks[finding]), SCALE)
+        tag = next(tag for tag in tagger.tag(record.path) if tag.finding == finding)
+        over = large(draw.overlay(pixels, np.minimum(tag.map / BRIGHTEST, 1)), SCALE)
+        over = draw.outline(draw.outline(over, large(tag.mask, SCALE)), truth, colour=draw.TRUE)
+        shown = draw.outline(draw.gray(large(pixels, SCALE)), truth, colour=draw.TRUE)
+        normal = draw.gray(large(tag.counterpart, SCALE))
+        captions = f"truth: {finding}", "taken away", "counterpart"
+        cells += [draw.labelled(cell, [of]) for cell, of in zip((shown, over, normal), captions, strict=True)]
+    draw.write_picture(Path(__file__).parent / "images" / "counterparts.png", draw.sheet(cells, columns=6))
 
 
 def draw_looks() -> None:
@@ -101,3 +123,5 @@ if __name__ == "__main__":
     main(Path(sys.argv[1]))
     if len(sys.argv) > 2:
         draw_trained(Path(sys.argv[2]))
+    if len(sys.argv) > 3:
+        draw_counterparts(Path(sys.argv[3]))

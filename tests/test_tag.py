@@ -932,7 +932,7 @@ def chest(size_rc: tuple[int, int] = (100, 200), source: str = "a.png") -> Image
 def field_of(image: Image) -> np.ndarray:
     field = lung_field(image, Lungs("any"))
     assert field is not None
-    return field
+    return field.lungs
 
 
 @pytest.mark.parametrize("tta", ["none", "flip"])

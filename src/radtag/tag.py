@@ -45,7 +45,7 @@ from radtag.ahead import Step, map_ahead, read_ahead
 from radtag.anatomy import AREAS, Area, estimate
 from radtag.calibration import Calibration
 from radtag.data.files import held
-from radtag.data.prepare import lung_field
+from radtag.data.prepare import LungField, lung_field
 from radtag.errors import BadSetting, RadtagError, UnreadableImage
 from radtag.geometry import XYXY, Frame, Grid, laid_on_original, stretch_mask, to_original
 from radtag.images import Image, expand, read_all
@@ -99,9 +99,9 @@ class Layer(NamedTuple):
     """What the network takes away to make the image normal (finding, row, col), signed, in units of its range; (1, row,
     col) where that is one for all findings."""
     inside: NDArray[np.bool_] | None = None
-    """(row, col) in original pixels: all that the network was shown; None = the whole image."""
+    """(row, col) in original pixels: the lungs, where the network was shown nothing else; None = the whole image."""
     outside: float = 0.0
-    """The map's value where it was shown nothing."""
+    """The map's value beside them."""
 
     def laid(
         self,
@@ -249,7 +249,7 @@ class Prediction:
 
     def part_above(self, finding: int, threshold: float) -> regions.Part:
         """The part of the image outside which the finding's map is not above a threshold."""
-        # Where a network was shown nothing, the map is no higher than its cells are.
+        # Beside the lungs, where they are all that it was shown, a map is no higher than its cells are.
         layers = [(one.maps[finding], one.grids[finding], one.frame) for one in self.layers]
         return regions.part_above(layers, float(logit(threshold)) if self.joint else threshold)
 
@@ -401,8 +401,8 @@ class Prepared(NamedTuple):
     image: Image
     inputs: tuple[tuple[NDArray[np.uint8], Frame], ...]
     area: NDArray[np.bool_] | None = None
-    fields: tuple[NDArray[np.bool_] | None, ...] = ()
-    """(row, col) of each network's: all that it is shown of the image; None = the whole of it."""
+    fields: tuple[LungField | None, ...] = ()
+    """Of each network: what it is shown of the image and may mark in it; None = the whole of it."""
 
 
 class Tagger:
@@ -556,12 +556,15 @@ class Tagger:
         """An image as the networks take it; safe to call in any thread."""
         area = None if self.area == "image" else estimate(self.area, image.pixels)
         fields = self._fields(image)
-        inputs = tuple(run.prepare(image, field) for run, field in zip(self.runs, fields, strict=True))
+        inputs = tuple(
+            run.prepare(image, None if field is None else field.seen)
+            for run, field in zip(self.runs, fields, strict=True)
+        )
         return Prepared(image, inputs, area, fields)
 
-    def _fields(self, image: Image) -> tuple[NDArray[np.bool_] | None, ...]:
+    def _fields(self, image: Image) -> tuple[LungField | None, ...]:
         """What each network is shown; networks that have the same lungs share the work."""
-        found: dict[str, NDArray[np.bool_] | None] = {}
+        found: dict[str, LungField | None] = {}
         for lungs in self._lungs:
             if lungs is not None and lungs.digest not in found:
                 found[lungs.digest] = lung_field(image, lungs)
@@ -606,6 +609,7 @@ class Tagger:
                     sigmoids = changes = None
                 scores += calibration.scores(logits) / np.float32(len(self.runs) * len(mirrored))
                 for j, one in enumerate(batch):
+                    field = one.fields[i] if one.fields else None
                     layers[j].append(
                         Layer(
                             maps[j],
@@ -613,7 +617,7 @@ class Tagger:
                             one.inputs[i][1],
                             sigmoids[j] if sigmoids is not None else None,
                             changes[j] if changes is not None else None,
-                            one.fields[i] if one.fields else None,
+                            None if field is None else field.lungs,
                             math.log(JOINT_FLOOR) if self._joint else 0.0,
                         )
                     )

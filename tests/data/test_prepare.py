@@ -84,7 +84,7 @@ def test_a_field_is_both_lungs_without_holes_and_a_margin():
     mask = lungs()
     mask[50:70, 50:60] = False  # a dense part, which an outline may leave out
     mask[2:5, 2:5] = True  # too small for a lung
-    field = lung_field(image(np.zeros(mask.shape)), Lungs(mask))
+    field, filled = lung_field(image(np.zeros(mask.shape)), Lungs(mask))
     expected = np.zeros(mask.shape, bool)  # 192 / 64 pixels to each side
     expected[29:99, 37:75] = expected[29:99, 109:155] = True
     assert not (field & ~expected).any()
@@ -92,12 +92,13 @@ def test_a_field_is_both_lungs_without_holes_and_a_margin():
     assert (expected & ~field).sum() == 8 * 5
     assert not (expected & ~field)[32:96].any()
     assert not mask[50:70, 50:60].any()  # what was given is as it was
+    np.testing.assert_array_equal(filled, lungs())  # what a map may mark: no margin, and no speck
 
 
 def test_a_field_ends_where_the_image_does():
     mask = np.zeros((40, 60), bool)
     mask[0:40, 0:20] = True
-    field = lung_field(image(np.zeros((40, 60))), Lungs(mask))
+    field = lung_field(image(np.zeros((40, 60))), Lungs(mask)).seen
     assert field[:, :21].all()
     assert not field[:, 21:].any()
 

@@ -117,7 +117,7 @@ class Preparation(NamedTuple):
     def __call__(self, image: Image) -> tuple[NDArray[np.uint8], Frame]:
         """The square, and the way back."""
         field = None if self.find_lungs is None else lung_field(image, self.find_lungs)
-        return prepare(image, self.size_px, self.fit, field)
+        return prepare(image, self.size_px, self.fit, None if field is None else field.seen)
 
 
 def open_cache(

@@ -1,13 +1,13 @@
 """An image as a network takes it: uint8, square, with the frame that leads back.
 
 A network may be confined to the lungs: it is then shown the lungs' *field* alone, cut out and all else black, and its
-maps are 0 outside. What tells one hospital's images from another's (letters, collimators, the position of the arms) is
-mostly there, and so is what a map had better not be drawn to.
+maps are 0 outside the lungs. What tells one hospital's images from another's (letters, collimators, the position of
+the arms) is mostly there, and so is what a map had better not be drawn to.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import PIL.Image
@@ -41,21 +41,28 @@ class LungFinder(Protocol):
     def __call__(self, image: Image) -> Mask: ...
 
 
-def lung_field(image: Image, find_lungs: LungFinder) -> Mask | None:
-    """Where a network that is confined to the lungs may look.
+class LungField(NamedTuple):
+    """Where a network that is confined to the lungs may look, and where it may find something; both (row, col).
 
-    Returns:
-        (row, col): both lungs without holes, and a margin; None where no lungs are found, and the whole image counts.
+    An outline is not exact, and what is shown has a margin, lest the edge of a lung be missing. A map has none: the
+    wall of the chest, which it would light up there, costs more than the lung's last pixels give.
     """
+
+    seen: Mask
+    lungs: Mask
+
+
+def lung_field(image: Image, find_lungs: LungFinder) -> LungField | None:
+    """Both lungs without holes, and with a margin; None where none are found, and the whole image counts."""
     lungs = split_lungs(find_lungs(image))
     if not lungs:
         return None
     found: Mask = np.logical_or.reduce(lungs)
     margin = max(round(FIELD_MARGIN * max(image.size_rc)), 1)
     rows, cols = (_extent(np.asarray(found.any(axis=axis)), margin) for axis in (1, 0))
-    field = np.zeros_like(found)
-    filled = ndimage.binary_fill_holes(found[rows, cols])
-    field[rows, cols] = ndimage.distance_transform_edt(~filled) <= margin
+    field = LungField(np.zeros_like(found), np.zeros_like(found))
+    field.lungs[rows, cols] = ndimage.binary_fill_holes(found[rows, cols])
+    field.seen[rows, cols] = ndimage.distance_transform_edt(~field.lungs[rows, cols]) <= margin
     return field
 
 
@@ -66,7 +73,7 @@ def prepare(image: Image, size_px: int, fit: Fit, field: Mask | None = None) -> 
         image: any image.
         size_px: side of the square.
         fit: "stretch" fills the square, "letterbox" keeps the aspect and pads with black.
-        field: (row, col) all that is to be seen of the image, see :func:`lung_field`; None = all of it.
+        field: (row, col) all that is to be seen of the image, see :class:`LungField`; None = all of it.
 
     Returns:
         (size_px, size_px) uint8, and the frame from the original's pixels to the square's.
