@@ -20,14 +20,12 @@ from radtag.data import lesions, phantom
 from radtag.data.sources import open_source
 from radtag.data.table import Dataset, Record
 from radtag.images import read_mask
-from radtag.tag import Tagger
+from radtag.tag import FULL_CHANGE, Tagger
 
 SHOWN = ("nodule", "consolidation", "pneumothorax", "cardiomegaly")
 METHODS = ("cam", "pylon")
 SCALE = 2
 HEALTHY = 4
-BRIGHTEST = 0.2
-"""What is taken away, of the image's range, that is shown as bright as can be."""
 
 
 def main(demo: Path) -> None:
@@ -63,7 +61,7 @@ def draw_counterparts(run: Path) -> None:
         record = first(dataset, finding)
         pixels, truth = radtag.read(record.path).pixels, large(read_mask(record.masks[finding]), SCALE)
         tag = next(tag for tag in tagger.tag(record.path) if tag.finding == finding)
-        over = large(draw.overlay(pixels, np.minimum(tag.map / BRIGHTEST, 1)), SCALE)
+        over = large(draw.overlay(pixels, np.minimum(tag.map / FULL_CHANGE, 1)), SCALE)
         over = draw.outline(draw.outline(over, large(tag.mask, SCALE)), truth, colour=draw.TRUE)
         shown = draw.outline(draw.gray(large(pixels, SCALE)), truth, colour=draw.TRUE)
         normal = draw.gray(large(tag.counterpart, SCALE))

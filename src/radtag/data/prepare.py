@@ -44,8 +44,9 @@ class LungFinder(Protocol):
 class LungField(NamedTuple):
     """Where a network that is confined to the lungs may look, and where it may find something; both (row, col).
 
-    An outline is not exact, and what is shown has a margin, lest the edge of a lung be missing. A map has none: the
-    wall of the chest, which it would light up there, costs more than the lung's last pixels give.
+    An outline is not exact, and what is shown has a margin, lest the edge of a lung be missing. A map has none: on
+    lesions that end where the lungs do, the wall of the chest, which it lit up there, cost more than the lung's last
+    pixels gave (docs/log.md).
     """
 
     seen: Mask
@@ -73,7 +74,7 @@ def prepare(image: Image, size_px: int, fit: Fit, field: Mask | None = None) -> 
         image: any image.
         size_px: side of the square.
         fit: "stretch" fills the square, "letterbox" keeps the aspect and pads with black.
-        field: (row, col) all that is to be seen of the image, see :class:`LungField`; None = all of it.
+        field: (row, col) all that is to be seen of the image, see :attr:`LungField.seen`; None = all of it.
 
     Returns:
         (size_px, size_px) uint8, and the frame from the original's pixels to the square's.
