@@ -38,6 +38,7 @@ BACKBONE = BackboneOptions(name="test_resnet", weights="none")
 SEEN = Seen(0.5, 0.25, 1)
 METHODS = list(GAMES)
 LABELS = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+NONE_WHOLE = torch.tensor([False, False])
 ASKED = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 
 
@@ -141,15 +142,32 @@ def test_signs_are_given_by_name():
     }
     assert by_finding({"sign": "adds"}, findings) == {"sign": "adds"}
     assert by_finding({}, findings) == {}
-    with pytest.raises(BadSetting, match=r"options\.sign\.nodule = 'add'; a sign is one of either, adds, removes"):
+    with pytest.raises(BadSetting, match=r"options\.sign\.nodule = 'add'; it is one of either, adds, removes"):
         by_finding({"sign": {"nodule": "add"}}, findings)
     with pytest.raises(BadSetting, match=r"names 'air'; the findings are nodule, effusion, pneumothorax"):
         by_finding({"sign": {"air": "removes"}}, findings)
 
 
+def test_whole_organs_are_given_by_name():
+    findings = ("nodule", "cardiomegaly")
+    assert by_finding({"whole": {"cardiomegaly": True}}, findings) == {"whole": (False, True)}
+    assert by_finding({"whole": True, "sign": {"nodule": "adds"}}, findings) == {
+        "whole": True,
+        "sign": ("adds", "either"),
+    }
+    with pytest.raises(BadSetting, match=r"options\.whole\.cardiomegaly = 'yes'; it is one of False, True"):
+        by_finding({"whole": {"cardiomegaly": "yes"}}, findings)
+    with pytest.raises(BadSetting, match=r"options\.whole names 'heart'; the findings are nodule, cardiomegaly"):
+        by_finding({"whole": {"heart": True}}, findings)
+    with pytest.raises(BadSetting, match=r"options\.whole has 3 values for 2 findings"):
+        build("taggan", 2, BACKBONE, {"whole": (True, False, False)}, 64)
+
+
 @pytest.mark.parametrize("method", ["taggan", "guided"])
 def test_as_many_signs_as_findings_or_one_for_all(method):
-    with pytest.raises(BadSetting, match=r"2 signs for 3 findings\. Give one for all, or one for each"):
+    with pytest.raises(
+        BadSetting, match=r"options\.sign has 2 values for 3 findings\. Give one for all, or one for each"
+    ):
         build(method, 3, BACKBONE, {"sign": ["adds", "removes"]})
 
 
@@ -314,7 +332,7 @@ def test_the_witness_vouches_for_the_whole_of_what_was_taken_and_for_nothing_bes
     changes[0, 1] = 0.5 * changes[0, 0].abs()  # of the second finding there is half as much, everywhere
     chance = torch.full((1, 2, 8, 8), 0.01)
     chance[0, :, 1, 1] = 0.9
-    spread = taggan._spread(chance, changes, 0.5)[0]
+    spread = taggan._spread(chance, changes, 0.5, NONE_WHOLE)[0]
     bar, alone = (slice(1, 2), slice(1, 7)), (slice(5, 6), slice(1, 4))
     torch.testing.assert_close(spread[0][bar], torch.full((1, 6), 0.9))  # two thirds of what is taken is the first's
     assert spread[0][1:7, 6].eq(spread[0, 1, 1]).all()  # to the other end
@@ -322,6 +340,39 @@ def test_the_witness_vouches_for_the_whole_of_what_was_taken_and_for_nothing_bes
     assert spread[0, 3, 3] == spread[0, 7, 7] == spread[0, 3, 0] == 0.01
     passed = spread[1][bar][0] / 0.9  # to each from the one before, two thirds: the second's share is a third
     torch.testing.assert_close(passed[1:] / passed[:-1], torch.full((5,), 2 * 0.15 / (0.45 + 0.01)))
+
+
+def test_of_a_whole_organ_the_witness_vouches_for_parts_that_do_not_touch():
+    changes = torch.zeros(1, 2, 32, 32)
+    changes[0, :, 4:28, 4:8] = 0.3  # both edges of an organ, and the same of a finding that is none
+    changes[0, :, 4:28, 24:28] = 0.3
+    changes[0, 1, 4:28, 16:20] = 0.3  # which alone has something between them
+    chance = torch.full((1, 2, 8, 8), 0.01)
+    chance[0, :, 3, 1] = 0.9
+    organ, other = taggan._spread(chance, changes, 0.4, torch.tensor([True, False]))[0]
+    torch.testing.assert_close(organ[1:7, 6], torch.full((6,), 0.9))
+    assert organ[:, 2:6].max() == organ[:, 7].max() == 0.01  # nothing of it was taken there
+    assert other[1:7, 1].min() > 0.89
+    assert other[:, 2:].max() == 0.01
+
+
+def test_a_whole_organs_map_has_what_lies_between_its_edges():
+    torch.manual_seed(0)
+    options = {"witness": False, "window_px": 1}
+    edges = build("taggan", 2, BACKBONE, options, 64).eval()
+    organ = build("taggan", 2, BACKBONE, {**options, "whole": (False, True)}, 64).eval()
+    edges.generator, organ.generator = Edges(edges.generator.options), Edges(organ.generator.options)
+    inputs = torch.zeros(1, 1, 20, 30)
+    with torch.inference_mode():
+        before, now = edges(inputs), organ(inputs)
+    assert torch.equal(now.changes, before.changes)  # the counterpart is as it was
+    assert torch.equal(now.maps[:, 0], before.maps[:, 0])
+    assert before.maps[0, 1, 5:15, 10:20].max() == 0
+    # From edge to edge as much as the fainter one has: that is how high both of them are.
+    torch.testing.assert_close(now.maps[0, 1, 5:15, 5:20], torch.full((10, 15), 0.2))
+    torch.testing.assert_close(now.maps[0, 1, 5:15, 20:25], torch.full((10, 5), 0.3))
+    assert now.maps[0, 1, :, :5].max() == now.maps[0, 1, :, 25:].max() == 0
+    assert now.logits[0, 1] == before.logits[0, 1]  # of the strongest hundredth, which is in the edge
 
 
 @pytest.mark.parametrize("spread", [0, 0.1])
@@ -578,6 +629,20 @@ def test_the_guide_is_the_critic_after_the_warm_up_and_stays_so():
     assert all(torch.equal(value, learned[name]) for name, value in guide.state_dict().items())
     assert any(not torch.equal(value, learned[name]) for name, value in played.critic.state_dict().items())
     assert not any(weight.requires_grad for weight in guide.parameters())
+
+
+class Edges(nn.Module):
+    """Takes .2 from a bar at the left of every image and finding, and .3 from one at its right."""
+
+    def __init__(self, options: TagGanOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, inputs: torch.Tensor, pairs: Pairs) -> Maps:
+        changes = torch.zeros(len(pairs.image), *inputs.shape[2:])
+        changes[:, 5:15, 5:10] = 0.2
+        changes[:, 5:15, 20:25] = 0.3
+        return Maps(changes, torch.ones_like(changes))
 
 
 class Known(nn.Module):

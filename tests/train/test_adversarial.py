@@ -197,15 +197,17 @@ def test_findings_can_be_chosen(squares, tmp_path):
 
 
 def test_signs_given_by_name_are_the_runs_own(squares, tmp_path):
-    named = quietly(squares, tmp_path / "run", options={"sign": {"right": "removes"}})
+    named = quietly(squares, tmp_path / "run", options={"sign": {"right": "removes"}, "whole": {"left": True}})
     assert named.resolved_options["sign"] == ["either", "removes"]
+    assert named.resolved_options["whole"] == [True, False]
     image = Image(np.random.default_rng(0).random((32, 32)).astype(np.float32), "a.png")
     (prediction,) = Tagger(named, device="cpu").predict([image])
     left, right = prediction.layers[0].changes
     assert left.max() > 0
     assert right.min() < 0
     assert right.max() <= 0
-    again = quietly(squares, tmp_path / "run", options={"sign": ["either", "removes"]})  # the same, spelled out
+    spelled = {"sign": ["either", "removes"], "whole": [True, False]}
+    again = quietly(squares, tmp_path / "run", options=spelled)  # the same, spelled out
     assert again.card == named.card
     with pytest.raises(BadSetting, match=r"options\.sign names 'middle'; the findings are left, right"):
         quietly(squares, tmp_path / "other", options={"sign": {"middle": "adds"}})

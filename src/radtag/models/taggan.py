@@ -34,7 +34,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -59,6 +59,12 @@ Sign = Literal["either", "adds", "removes"]
 
 _LIMITS: dict[Sign, tuple[float, float]] = {"either": (-1.0, 1.0), "adds": (0.0, 1.0), "removes": (-1.0, 0.0)}
 """Of what is taken away, as a share of the largest amount: from a finding that adds density, density is taken."""
+
+_BY_FINDING: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "sign": ("either", tuple(_LIMITS)),
+    "whole": (False, (False, True)),
+}
+"""Options that may be given by findings' names: what those not named have, and what each may be."""
 
 NOTHING_TAKEN = 0.01
 """Of the image's range: a mean change of a cell that is small beside this is no bridge for the witness's chance."""
@@ -91,6 +97,11 @@ class TagGanOptions(BaseModel):
             order. Training takes them by name as well, and "either" for those not named:
             ``--set options.sign.pneumothorax=removes``. What is dark beside a bright place can be undone on both sides,
             and the game may choose the wrong one.
+        whole: whether a finding is a whole organ that has grown, of which a game takes no more than the edge; one for
+            all findings, or one for each, in their order. Training takes them by name as well, and false for those not
+            named: ``--set options.whole.cardiomegaly=true``. All that lies between the parts of its map is then the
+            finding's (the map's convex envelope), and the witness's chance reaches parts that do not touch. The
+            counterpart stays as it is.
         every: steps from one to the next in which healthy images pass too: painted and taken back (cycle), and as they
             are (identity), with as many times the weight. What they teach is learned soon, and they are half the cost.
         cycle: weight of |n - n'|, n painted and taken back.
@@ -136,6 +147,7 @@ class TagGanOptions(BaseModel):
     amplitude: float = Field(default=0.4, gt=0, le=1)
     amount_stride: Literal[2, 4, 8] = 2
     sign: Sign | tuple[Sign, ...] = "either"
+    whole: bool | tuple[bool, ...] = False
     every: int = Field(default=4, ge=1)
     cycle: float = Field(default=2.0, ge=0)
     cycle_both: bool = False
@@ -644,35 +656,39 @@ class TagGanLocaliser(nn.Module):
         """Normalised images -> logits (image, finding), maps and changes (image, finding, row, col).
 
         Maps are |changes|, averaged over windows, times the largest chance (0-1) that the witness gives the finding
-        near there, or that reaches there along what was taken.
+        near there, or that reaches there along what was taken; of a whole organ, with all that lies between.
         """
         pairs = Pairs.all(len(inputs), self.findings, inputs.device)
         changes = self.generator(inputs, pairs).changes.unflatten(0, (len(inputs), self.findings))
         options, chance = self.generator.options, None
+        whole = torch.tensor(options.whole, device=inputs.device).expand(self.findings)
         if self.witness is not None:
             chance = (LOGIT_SCALE * self.witness(inputs)[:, 1:].float()).sigmoid()
             if options.witness_spread:
-                chance = _spread(chance, changes, options.witness_spread)
+                chance = _spread(chance, changes, options.witness_spread, whole)
             chance = F.interpolate(chance, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
             chance = _nearby(chance, options.witness_px)
-        return of_changes(changes, options.window_px, chance)
+        return of_changes(changes, options.window_px, chance, whole)
 
 
 def by_finding(options: Mapping[str, Any], findings: Sequence[str]) -> dict[str, Any]:
-    """The options with signs that are given by findings' names in the findings' order.
+    """The options with what is given by findings' names (signs, and which are whole organs) in the findings' order.
 
     Raises:
-        BadSetting: a name that is no finding.
+        BadSetting: a name that is no finding, or a value that the option cannot have.
     """
-    named = options.get("sign")
-    if not isinstance(named, Mapping):
-        return dict(options)
-    for name, sign in named.items():
-        if name not in findings:
-            raise BadSetting(f"options.sign names {name!r}; the findings are {', '.join(findings)}.")
-        if sign not in _LIMITS:
-            raise BadSetting(f"options.sign.{name} = {sign!r}; a sign is one of {', '.join(_LIMITS)}.")
-    return {**options, "sign": tuple(named.get(name, "either") for name in findings)}
+    ordered = dict(options)
+    for option, (unnamed, allowed) in _BY_FINDING.items():
+        named = options.get(option)
+        if not isinstance(named, Mapping):
+            continue
+        for name, value in named.items():
+            if name not in findings:
+                raise BadSetting(f"options.{option} names {name!r}; the findings are {', '.join(findings)}.")
+            if value not in allowed:
+                raise BadSetting(f"options.{option}.{name} = {value!r}; it is one of {', '.join(map(str, allowed))}.")
+        ordered[option] = tuple(named.get(name, unnamed) for name in findings)
+    return ordered
 
 
 def generator(findings: int, backbone: BackboneOptions, options: TagGanOptions, noise_channels: int) -> Generator:
@@ -694,15 +710,17 @@ def localiser(forward: Generator, findings: int, backbone: BackboneOptions) -> T
 
 
 def refuse_other_count(options: TagGanOptions, findings: int) -> None:
-    """Refuses signs of which there are more or fewer than findings.
+    """Refuses what is given for each finding, of which there is more or less than findings.
 
     Raises:
         BadSetting: with both numbers.
     """
-    if not isinstance(options.sign, str) and len(options.sign) != findings:
-        raise BadSetting(
-            f"options.sign has {len(options.sign)} signs for {findings} findings. Give one for all, or one for each."
-        )
+    for option in _BY_FINDING:
+        value = getattr(options, option)
+        if isinstance(value, tuple) and len(value) != findings:
+            raise BadSetting(
+                f"options.{option} has {len(value)} values for {findings} findings. Give one for all, or one for each."
+            )
 
 
 def judged_each(rule: Rule, judgement: Float[Tensor, "image finding cell"], *, real: bool) -> Tensor:
@@ -738,15 +756,19 @@ def _spread(
     chance: Float[Tensor, "image finding cell_row cell_col"],
     changes: Float[Tensor, "image finding row col"],
     share: float,
+    whole: Bool[Tensor, finding],
 ) -> Float[Tensor, "image finding cell_row cell_col"]:
     """The chance that reaches a cell along what was taken, if that is larger than its own.
 
     From a cell to each of its eight neighbours gets taken / (sum of taken over findings + NOTHING_TAKEN) / share of the
-    chance, at most all of it, where taken is the mean |change| of the neighbour.
+    chance, at most all of it, where taken is the mean |change| of the neighbour. For a ``whole`` organ, all cells are
+    neighbours.
     """
     rows, cols = chance.shape[2:]
     taken = F.adaptive_avg_pool2d(changes.abs(), (rows, cols))
     passes = (taken / (taken.sum(dim=1, keepdim=True) + NOTHING_TAKEN) / share).clamp(max=1)
+    anywhere = passes * chance.amax(dim=(2, 3), keepdim=True) * whole[:, None, None]
+    chance = torch.maximum(chance, anywhere)
     for _ in range(rows + cols):  # from one corner to the other, along the sides
         chance = torch.maximum(chance, passes * F.max_pool2d(chance, 3, stride=1, padding=1))
     return chance
