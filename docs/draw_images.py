@@ -65,7 +65,7 @@ def draw_counterparts(run: Path) -> None:
         over = draw.outline(draw.outline(over, large(tag.mask, SCALE)), truth, colour=draw.TRUE)
         shown = draw.outline(draw.gray(large(pixels, SCALE)), truth, colour=draw.TRUE)
         normal = draw.gray(large(tag.counterpart, SCALE))
-        captions = f"truth: {finding}", "taken away", "counterpart"
+        captions = f"truth: {finding}", "map and mask", "counterpart"
         cells += [draw.labelled(cell, [of]) for cell, of in zip((shown, over, normal), captions, strict=True)]
     draw.write_picture(Path(__file__).parent / "images" / "counterparts.png", draw.sheet(cells, columns=6))
 

@@ -12,7 +12,7 @@
 # With LUNGS=yes every network is shown the lungs alone, as a student of the source's lung masks outlines them (phantoms
 # are as they are: an enlarged heart lies outside). With SIGNS=yes guided and taggan are told which way the
 # lesions of planted and phantoms go: air in the chest takes density away, all else adds it; and of phantoms, that a
-# large heart is the whole heart. Give runs with and without them an OUT each.
+# large heart is the whole heart, unless WHOLE=no. Give runs with and without them an OUT each.
 #
 # On a CPU as it is (128 px). On a GPU:  SIZE=256 STEPS=20000 BATCH=16 PRECISION=bf16 COVID=... runs/taggan.sh planted covid
 # docs/results.md has what it gives and what it costs.
@@ -27,6 +27,7 @@ PRECISION=${PRECISION:-no}
 METHODS=${METHODS:-guided taggan vagan pylon cam_avg}
 LUNGS=${LUNGS:-no}
 SIGNS=${SIGNS:-no}
+WHOLE=${WHOLE:-yes}
 WEIGHTS=(--backbone tf_efficientnet_lite0 --weights package --mixed-precision "$PRECISION")
 by_kind=(--set options.sign.pneumothorax=removes)
 for adds in nodule consolidation effusion; do by_kind+=(--set "options.sign.$adds=adds"); done
@@ -44,7 +45,8 @@ for set in "${@:-planted}"; do
     phantoms)
         source=csv:$OUT/phantoms/images/table.csv
         [ -e "$OUT/phantoms/images/table.csv" ] || radtag data phantom --out "$OUT/phantoms/images" --count 2000 --side 128
-        signs=("${by_kind[@]}" --set options.sign.cardiomegaly=adds --set options.whole.cardiomegaly=true)
+        signs=("${by_kind[@]}" --set options.sign.cardiomegaly=adds)
+        [ "$WHOLE" = no ] || signs+=(--set options.whole.cardiomegaly=true)
         ;;
     covid)
         : "${COVID:?the folder of COVID-QU-Ex}"

@@ -38,7 +38,6 @@ BACKBONE = BackboneOptions(name="test_resnet", weights="none")
 SEEN = Seen(0.5, 0.25, 1)
 METHODS = list(GAMES)
 LABELS = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-NONE_WHOLE = torch.tensor([False, False])
 ASKED = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 
 
@@ -155,8 +154,12 @@ def test_whole_organs_are_given_by_name():
         "whole": True,
         "sign": ("adds", "either"),
     }
-    with pytest.raises(BadSetting, match=r"options\.whole\.cardiomegaly = 'yes'; it is one of False, True"):
+    with pytest.raises(BadSetting, match=r"options\.whole\.cardiomegaly = 'yes'; it is one of false, true"):
         by_finding({"whole": {"cardiomegaly": "yes"}}, findings)
+    with pytest.raises(BadSetting, match=r"options\.whole\.cardiomegaly = 1; it is one of false, true"):
+        by_finding({"whole": {"cardiomegaly": 1}}, findings)
+    with pytest.raises(BadSetting, match=r"setting options\.whole = 'heart' of taggan"):
+        build("taggan", 2, BACKBONE, {"whole": "heart"}, 64)
     with pytest.raises(BadSetting, match=r"options\.whole names 'heart'; the findings are nodule, cardiomegaly"):
         by_finding({"whole": {"heart": True}}, findings)
     with pytest.raises(BadSetting, match=r"options\.whole has 3 values for 2 findings"):
@@ -332,7 +335,7 @@ def test_the_witness_vouches_for_the_whole_of_what_was_taken_and_for_nothing_bes
     changes[0, 1] = 0.5 * changes[0, 0].abs()  # of the second finding there is half as much, everywhere
     chance = torch.full((1, 2, 8, 8), 0.01)
     chance[0, :, 1, 1] = 0.9
-    spread = taggan._spread(chance, changes, 0.5, NONE_WHOLE)[0]
+    spread = taggan._spread(chance, changes, 0.5)[0]
     bar, alone = (slice(1, 2), slice(1, 7)), (slice(5, 6), slice(1, 4))
     torch.testing.assert_close(spread[0][bar], torch.full((1, 6), 0.9))  # two thirds of what is taken is the first's
     assert spread[0][1:7, 6].eq(spread[0, 1, 1]).all()  # to the other end
@@ -349,30 +352,39 @@ def test_of_a_whole_organ_the_witness_vouches_for_parts_that_do_not_touch():
     changes[0, 1, 4:28, 16:20] = 0.3  # which alone has something between them
     chance = torch.full((1, 2, 8, 8), 0.01)
     chance[0, :, 3, 1] = 0.9
-    organ, other = taggan._spread(chance, changes, 0.4, torch.tensor([True, False]))[0]
+    organ, other = taggan._spread(chance, changes, 0.4, [0])[0]
     torch.testing.assert_close(organ[1:7, 6], torch.full((6,), 0.9))
     assert organ[:, 2:6].max() == organ[:, 7].max() == 0.01  # nothing of it was taken there
     assert other[1:7, 1].min() > 0.89
     assert other[:, 2:].max() == 0.01
+    chance = torch.full((2, 2, 8, 8), 0.01)
+    chance[0, :, 3, 3] = 0.9  # where nothing was taken,
+    chance[1, :, 3, 1] = 0.9  # and in another image
+    assert taggan._spread(chance, changes.expand(2, -1, -1, -1), 0.4, [0])[0, 0, :, [1, 6]].max() == 0.01
 
 
-def test_a_whole_organs_map_has_what_lies_between_its_edges():
+@pytest.mark.parametrize("method", ["taggan", "guided"])
+def test_a_whole_organs_map_has_what_lies_between_its_edges(method):
     torch.manual_seed(0)
-    options = {"witness": False, "window_px": 1}
-    edges = build("taggan", 2, BACKBONE, options, 64).eval()
-    organ = build("taggan", 2, BACKBONE, {**options, "whole": (False, True)}, 64).eval()
-    edges.generator, organ.generator = Edges(edges.generator.options), Edges(organ.generator.options)
-    inputs = torch.zeros(1, 1, 20, 30)
+    options = {"window_px": 1, "witness_px": 1}
+    edges = build(method, 2, BACKBONE, options, 64).eval()
+    organ = build(method, 2, BACKBONE, {**options, "whole": (False, True)}, 64).eval()
+    inputs = torch.zeros(2, 1, 24, 32)
+    for model in (edges, organ):
+        model.generator, model.witness = Edges(model.generator.options), SeesLeft()
     with torch.inference_mode():
         before, now = edges(inputs), organ(inputs)
     assert torch.equal(now.changes, before.changes)  # the counterpart is as it was
     assert torch.equal(now.maps[:, 0], before.maps[:, 0])
-    assert before.maps[0, 1, 5:15, 10:20].max() == 0
-    # From edge to edge as much as the fainter one has: that is how high both of them are.
-    torch.testing.assert_close(now.maps[0, 1, 5:15, 5:20], torch.full((10, 15), 0.2))
-    torch.testing.assert_close(now.maps[0, 1, 5:15, 20:25], torch.full((10, 5), 0.3))
-    assert now.maps[0, 1, :, :5].max() == now.maps[0, 1, :, 25:].max() == 0
-    assert now.logits[0, 1] == before.logits[0, 1]  # of the strongest hundredth, which is in the edge
+    assert before.maps[0, 1, :, 8:].max() < 0.01  # the right edge is not vouched for
+    # From edge to edge as much as the fainter one has, and both all that was taken: that is how high they are.
+    assert before.maps[0, 1, 10:14, 4:6].min() > 0.19
+    torch.testing.assert_close(now.maps[0, 1, 10:14, 7:20], torch.full((4, 13), 0.2), atol=0.01, rtol=0)
+    assert now.maps[0, 1, 10:14, 21:23].min() > 0.25  # between cells the chance is less
+    assert now.maps[0, 1, :, :3].max() == now.maps[0, 1, :, 25:].max() == 0
+    assert now.maps[1].max() < 0.01  # the second image's edges are nobody's
+    # The image's score is of the map as it is then: its strongest hundredth has 7 of 768 pixels, all in the right edge.
+    assert now.logits[0, 1] > before.logits[0, 1]
 
 
 @pytest.mark.parametrize("spread", [0, 0.1])
@@ -632,7 +644,7 @@ def test_the_guide_is_the_critic_after_the_warm_up_and_stays_so():
 
 
 class Edges(nn.Module):
-    """Takes .2 from a bar at the left of every image and finding, and .3 from one at its right."""
+    """Takes .2 from a bar at the left of every image and .3 from one at its right, for every finding alike."""
 
     def __init__(self, options: TagGanOptions) -> None:
         super().__init__()
@@ -640,9 +652,18 @@ class Edges(nn.Module):
 
     def forward(self, inputs: torch.Tensor, pairs: Pairs) -> Maps:
         changes = torch.zeros(len(pairs.image), *inputs.shape[2:])
-        changes[:, 5:15, 5:10] = 0.2
-        changes[:, 5:15, 20:25] = 0.3
+        changes[:, 8:16, 4:8] = 0.2
+        changes[:, 8:16, 20:24] = 0.3
         return Maps(changes, torch.ones_like(changes))
+
+
+class SeesLeft(nn.Module):
+    """A witness that sees both findings at the left of the first image, and nothing of any in the others."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = torch.full((len(inputs), 3, inputs.shape[2] // 4, inputs.shape[3] // 4), -4.0)
+        logits[0, :, :, :2] = 4.0
+        return logits
 
 
 class Known(nn.Module):

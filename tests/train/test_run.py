@@ -86,8 +86,10 @@ def test_a_run_of_before_an_option_does_what_it_did(run, tmp_path, method):
     file = made.path / "run.toml"
     told = file.read_text(encoding="utf-8")
     assert Run.load(made.path).build_model().generator.options.witness_spread == 0.5
-    file.write_text(told.replace("witness_spread = 0.5\n", ""), encoding="utf-8")
-    assert Run.load(made.path).build_model().generator.options.witness_spread == 0
+    file.write_text(told.replace("witness_spread = 0.5\n", "").replace("whole = false\n", ""), encoding="utf-8")
+    options = Run.load(made.path).build_model().generator.options
+    assert options.witness_spread == 0
+    assert options.whole is False
 
 
 def test_the_network_comes_back_ready_to_use(run):

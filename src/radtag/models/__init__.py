@@ -130,7 +130,7 @@ def _refused_options(method: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0]) if first["loc"] else ""  # what follows is which of its types was tried last
         if first["type"] == "extra_forbidden":
             known = list(getattr(import_module(METHODS[method]), error.title).model_fields)
             near = get_close_matches(name, known, n=1)

@@ -7,16 +7,16 @@ machines. Images come and go in the range 0-1 of :class:`radtag.images.Image`; a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from radtag.models.envelope import convex_envelope
+from radtag.models.envelope import quasiconcave_envelope
 from radtag.models.output import Output
 
 Terms = dict[str, Tensor]
@@ -178,13 +178,14 @@ def of_changes(
     changes: Float[Tensor, "image finding row col"],
     window_px: int = 1,
     weights: Float[Tensor, "image finding row col"] | None = None,
-    whole: Bool[Tensor, finding] | None = None,
+    whole: Sequence[int] = (),
 ) -> Output:
     """The output of a localiser whose maps are amounts of change, in units of the image's range.
 
     A lesion hides texture as well as adding density, and where the two cancel the change is 0 inside it: maps are
     |change|, averaged twice over windows of ``window_px`` (odd; 1 = as it is), times ``weights`` (0-1), if there are
-    any. Those of ``whole`` findings also have all that lies between their parts. The changes themselves stay exact.
+    any. The maps of the ``whole`` findings, given by number, also have what lies between their parts, which no change
+    was made to. The changes themselves stay exact.
 
     The image's logit is the logarithm of the mean of the map's strongest hundredth, which is also defined (and very
     low) for a map of nothing.
@@ -195,8 +196,8 @@ def of_changes(
             maps = F.avg_pool2d(maps, window_px, stride=1, padding=window_px // 2, count_include_pad=False)
     if weights is not None:
         maps = maps * weights
-    if whole is not None and whole.any():
-        maps[:, whole] = convex_envelope(maps[:, whole])
+    if whole:
+        maps[:, list(whole)] = quasiconcave_envelope(maps[:, list(whole)])
     strongest = max(maps[0, 0].numel() // 100, 1)
     logits = (maps.flatten(2).topk(strongest, dim=2).values.mean(dim=2) + 1e-4).log()
     return Output(logits, maps, changes)

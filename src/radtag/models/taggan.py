@@ -21,7 +21,7 @@ in what made it work (docs/log.md has each step):
 - What is taken away is the same whatever disease is asked for, or nearly: nothing in the game but the sum over an
   image's diseases is judged. So the critic, which the game trains anyway, is the *witness* when images are tagged: a
   map is what was taken where the critic sees this disease, and what hangs together with that. The counterpart is made
-  with all that was taken.
+  with all that was taken. Of a finding that is a whole organ, the map also has what lies between (TagGanOptions.whole).
 
 An image with several diseases has a map for each, and all of them are taken away.
 """
@@ -34,8 +34,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 from torch import Tensor, nn
 
 from radtag.errors import BadSetting
@@ -60,11 +60,11 @@ Sign = Literal["either", "adds", "removes"]
 _LIMITS: dict[Sign, tuple[float, float]] = {"either": (-1.0, 1.0), "adds": (0.0, 1.0), "removes": (-1.0, 0.0)}
 """Of what is taken away, as a share of the largest amount: from a finding that adds density, density is taken."""
 
-_BY_FINDING: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "sign": ("either", tuple(_LIMITS)),
-    "whole": (False, (False, True)),
+_BY_FINDING: dict[str, tuple[Any, Mapping[str, Any]]] = {
+    "sign": ("either", {sign: sign for sign in _LIMITS}),
+    "whole": (False, {"false": False, "true": True}),
 }
-"""Options that may be given by findings' names: what those not named have, and what each may be."""
+"""Options that may be given by findings' names: what those not named have, and what each may be, as it is written."""
 
 NOTHING_TAKEN = 0.01
 """Of the image's range: a mean change of a cell that is small beside this is no bridge for the witness's chance."""
@@ -100,8 +100,9 @@ class TagGanOptions(BaseModel):
         whole: whether a finding is a whole organ that has grown, of which a game takes no more than the edge; one for
             all findings, or one for each, in their order. Training takes them by name as well, and false for those not
             named: ``--set options.whole.cardiomegaly=true``. All that lies between the parts of its map is then the
-            finding's (the map's convex envelope), and the witness's chance reaches parts that do not touch. The
-            counterpart stays as it is.
+            finding's (at every height the convex hull of what is as high), and the chance that spreads (witness_spread)
+            reaches parts that do not touch. The counterpart stays as it is. What is changed beside the image counts as
+            a part too: it is for images that are stretched to the square and shown whole (no lungs).
         every: steps from one to the next in which healthy images pass too: painted and taken back (cycle), and as they
             are (identity), with as many times the weight. What they teach is learned soon, and they are half the cost.
         cycle: weight of |n - n'|, n painted and taken back.
@@ -147,7 +148,7 @@ class TagGanOptions(BaseModel):
     amplitude: float = Field(default=0.4, gt=0, le=1)
     amount_stride: Literal[2, 4, 8] = 2
     sign: Sign | tuple[Sign, ...] = "either"
-    whole: bool | tuple[bool, ...] = False
+    whole: StrictBool | tuple[StrictBool, ...] = False
     every: int = Field(default=4, ge=1)
     cycle: float = Field(default=2.0, ge=0)
     cycle_both: bool = False
@@ -651,6 +652,8 @@ class TagGanLocaliser(nn.Module):
     def __init__(self, generator: Generator, findings: int, witness: EvidenceCritic | None) -> None:
         super().__init__()
         self.generator, self.findings, self.witness = generator, findings, witness
+        whole = generator.options.whole
+        self.whole = [at for at in range(findings) if (whole if isinstance(whole, bool) else whole[at])]
 
     def forward(self, inputs: Float[Tensor, "image channel row col"]) -> Output:
         """Normalised images -> logits (image, finding), maps and changes (image, finding, row, col).
@@ -661,14 +664,13 @@ class TagGanLocaliser(nn.Module):
         pairs = Pairs.all(len(inputs), self.findings, inputs.device)
         changes = self.generator(inputs, pairs).changes.unflatten(0, (len(inputs), self.findings))
         options, chance = self.generator.options, None
-        whole = torch.tensor(options.whole, device=inputs.device).expand(self.findings)
         if self.witness is not None:
             chance = (LOGIT_SCALE * self.witness(inputs)[:, 1:].float()).sigmoid()
             if options.witness_spread:
-                chance = _spread(chance, changes, options.witness_spread, whole)
+                chance = _spread(chance, changes, options.witness_spread, self.whole)
             chance = F.interpolate(chance, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
             chance = _nearby(chance, options.witness_px)
-        return of_changes(changes, options.window_px, chance, whole)
+        return of_changes(changes, options.window_px, chance, self.whole)
 
 
 def by_finding(options: Mapping[str, Any], findings: Sequence[str]) -> dict[str, Any]:
@@ -685,8 +687,8 @@ def by_finding(options: Mapping[str, Any], findings: Sequence[str]) -> dict[str,
         for name, value in named.items():
             if name not in findings:
                 raise BadSetting(f"options.{option} names {name!r}; the findings are {', '.join(findings)}.")
-            if value not in allowed:
-                raise BadSetting(f"options.{option}.{name} = {value!r}; it is one of {', '.join(map(str, allowed))}.")
+            if not any(value == one and type(value) is type(one) for one in allowed.values()):  # 1 is not true
+                raise BadSetting(f"options.{option}.{name} = {value!r}; it is one of {', '.join(allowed)}.")
         ordered[option] = tuple(named.get(name, unnamed) for name in findings)
     return ordered
 
@@ -695,7 +697,7 @@ def generator(findings: int, backbone: BackboneOptions, options: TagGanOptions, 
     """The generator that the options ask for.
 
     Raises:
-        BadSetting: as many signs as there are not findings.
+        BadSetting: signs or whole organs that are given for another number of findings.
     """
     refuse_other_count(options, findings)
     if options.generator == "encoder":
@@ -710,7 +712,7 @@ def localiser(forward: Generator, findings: int, backbone: BackboneOptions) -> T
 
 
 def refuse_other_count(options: TagGanOptions, findings: int) -> None:
-    """Refuses what is given for each finding, of which there is more or less than findings.
+    """Refuses options that are given finding by finding, for another number of findings.
 
     Raises:
         BadSetting: with both numbers.
@@ -756,19 +758,22 @@ def _spread(
     chance: Float[Tensor, "image finding cell_row cell_col"],
     changes: Float[Tensor, "image finding row col"],
     share: float,
-    whole: Bool[Tensor, finding],
+    whole: Sequence[int] = (),
 ) -> Float[Tensor, "image finding cell_row cell_col"]:
     """The chance that reaches a cell along what was taken, if that is larger than its own.
 
     From a cell to each of its eight neighbours gets taken / (sum of taken over findings + NOTHING_TAKEN) / share of the
-    chance, at most all of it, where taken is the mean |change| of the neighbour. For a ``whole`` organ, all cells are
-    neighbours.
+    chance, at most all of it, where taken is the mean |change| of the neighbour. Of the ``whole`` findings, given by
+    number, all cells in which something of them was taken are neighbours.
     """
     rows, cols = chance.shape[2:]
     taken = F.adaptive_avg_pool2d(changes.abs(), (rows, cols))
     passes = (taken / (taken.sum(dim=1, keepdim=True) + NOTHING_TAKEN) / share).clamp(max=1)
-    anywhere = passes * chance.amax(dim=(2, 3), keepdim=True) * whole[:, None, None]
-    chance = torch.maximum(chance, anywhere)
+    if whole:
+        organs = list(whole)
+        of_taken = (passes * chance)[:, organs].amax(dim=(2, 3), keepdim=True)
+        chance = chance.clone()
+        chance[:, organs] = torch.maximum(chance[:, organs], passes[:, organs] * of_taken)
     for _ in range(rows + cols):  # from one corner to the other, along the sides
         chance = torch.maximum(chance, passes * F.max_pool2d(chance, 3, stride=1, padding=1))
     return chance
