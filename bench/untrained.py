@@ -5,9 +5,8 @@
 SOURCE needs masks of the finding; RUN outlines lungs (`radtag train student SOURCE --finding lungs`). Printed, over
 the outlined test images: precision, PoI and Dice of both lungs as the mask, and the PoI at matched area of the image's
 own brightness within them, smoothed by a Gaussian of several widths before they are cut out, so that what borders on
-them counts too. Where no lungs are found, the whole image stands for them; how often is printed.
-A localiser that ranks no better than that has
-not shown that it knows more than that the finding is dense.
+them counts too. Where no lungs are found, the whole image stands for them; how often is printed. A localiser that
+ranks no better than that has not shown that it knows more than that the finding is dense.
 """
 
 from __future__ import annotations

@@ -771,9 +771,10 @@ def _spread(
     passes = (taken / (taken.sum(dim=1, keepdim=True) + NOTHING_TAKEN) / share).clamp(max=1)
     if whole:
         organs = list(whole)
-        of_taken = (passes * chance)[:, organs].amax(dim=(2, 3), keepdim=True)
+        own, let_through = chance[:, organs], passes[:, organs]
+        of_taken = (let_through * own).amax(dim=(2, 3), keepdim=True)
         chance = chance.clone()
-        chance[:, organs] = torch.maximum(chance[:, organs], passes[:, organs] * of_taken)
+        chance[:, organs] = torch.maximum(own, let_through * of_taken)
     for _ in range(rows + cols):  # from one corner to the other, along the sides
         chance = torch.maximum(chance, passes * F.max_pool2d(chance, 3, stride=1, padding=1))
     return chance
